@@ -1,0 +1,31 @@
+"""The one exception for a user's mistake: the command line prints it as a single line and exits with code 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PriorError(ValueError):
+    """A mistake in options, files or labels, said in one line that names the thing and the nearest right one."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The hint that ends an error line: the closest choice, or all of them when nothing is close.
+
+    Args:
+        name: What the user wrote.
+        choices: What would have been right.
+
+    Returns:
+        ``"did you mean 'x'?"``, ``"choose from a, b"``, or ``""`` when there is nothing to choose from.
+
+    >>> nearest("energi", ["energy", "l1", "ppce"])
+    "did you mean 'energy'?"
+    >>> nearest("zzz", ["energy", "l1"])
+    'choose from energy, l1'
+    """
+    known = [str(choice) for choice in choices]
+    close = difflib.get_close_matches(str(name), known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    return f"choose from {shown}" if known else ""
