@@ -1,0 +1,37 @@
+# `make demo` and `make test` install what they need into .venv the first time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONWARNINGS ?= ignore::SyntaxWarning
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help:  ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed  ## Compare a classifier with one that is told where to look, on drawn birds (3 minutes)
+	$(BIN)/lightning-priors compare -c configs/compare/demo.yaml
+
+test: $(VENV)/installed  ## Run all tests and the examples in the docstrings
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(VENV)/installed  ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layering.py
+
+format: $(VENV)/installed  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove the environment and the caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/installed: pyproject.toml setup.cfg
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "installing the dependencies, a few minutes the first time"
+	$(BIN)/python -m pip install --quiet --editable '.[dev,offline]'
+	@touch $@

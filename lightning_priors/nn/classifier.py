@@ -1,0 +1,79 @@
+"""The classifier that every technique shares: its logits are, exactly, the mean of its class activation maps."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_priors.nn.backbone import Backbone
+
+
+class CAMHead(nn.Module):
+    """A linear map on each cell of the feature map, then the mean over the cells.
+
+    The linear map and the mean commute, so this is the usual global average pooling with a linear layer, written so
+    that the class activation map (Zhou et al. 2016, "Learning Deep Features for Discriminative Localization",
+    equation 2) is a by-product: ``cam.mean((2, 3)) + bias == logits`` for every feature map, of a CNN or of ViT tokens.
+
+    Args:
+        num_features: Channels C of the feature map.
+        num_classes: Number of classes K.
+
+    >>> head = CAMHead(num_features=8, num_classes=3)
+    >>> logits, cam = head(torch.rand(2, 8, 4, 4))
+    >>> torch.allclose(cam.mean((2, 3)) + head.bias, logits)
+    True
+    """
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_classes, num_features))
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # what nn.Linear does
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Classifies a feature map.
+
+        Args:
+            features: (B, C, h, w).
+
+        Returns:
+            Logits (B, K) and class activation maps (B, K, h, w), without the bias.
+        """
+        cam = F.conv2d(features, self.weight[:, :, None, None])
+        return cam.mean((2, 3)) + self.bias, cam
+
+
+class Classifier(nn.Module):
+    """Backbone and CAM head: an image to logits and class activation maps.
+
+    Args:
+        num_classes: Number of classes K.
+        backbone: A timm model name, or ``tiny``.
+        weights: ``none``, ``imagenet``, or the path of a checkpoint; see `Backbone`.
+
+    Raises:
+        PriorError: As `Backbone` does.
+
+    >>> logits, cam = Classifier(num_classes=2, backbone="tiny")(torch.zeros(1, 3, 64, 64))
+    >>> logits.shape, cam.shape
+    (torch.Size([1, 2]), torch.Size([1, 2, 8, 8]))
+    """
+
+    def __init__(self, num_classes: int, backbone: str = "tiny", weights: str = "none") -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone, weights)
+        self.head = CAMHead(self.backbone.num_features, num_classes)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Classifies images.
+
+        Args:
+            image: (B, 3, H, W), normalised as `lightning_priors.batch` says.
+
+        Returns:
+            Logits (B, K) and class activation maps (B, K, h, w) with ``cam.mean((2, 3)) + head.bias == logits``.
+        """
+        logits, cam = self.head(self.backbone(image))
+        return logits, cam
