@@ -1,0 +1,313 @@
+"""Losses between where the evidence lies and where the target is.
+
+A guidance loss takes a saliency map of either sign, positive where the picture speaks for the label, such as a class
+activation map. The five of Rao et al. 2023, "Studying How to Efficiently and Effectively Guide Models with
+Explanations", do not change when the map is multiplied by a positive number. An attention loss takes the logits of an
+attention map in [0, 1].
+
+All of them work in float32 at least, also under autocast, and give one number per image, to be averaged over the
+annotated images by `masked_mean`. Maps that hold no evidence give a constant with zero gradient, never a NaN.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GuidanceLoss = Literal["energy", "energy_both_signs", "l1", "ppce", "rrr"]
+AttentionLoss = Literal["bce", "l1", "energy", "ppce", "kl"]
+
+PPCE_FLOOR = 1e-3
+"""Added to the normalised map in `ppce_loss`: a cell without evidence costs 6.9 and its gradient is at most 1000."""
+
+
+def energy_inside(saliency: Tensor, prior: Tensor) -> Tensor:
+    """The energy pointing game: the share of the positive evidence that lies inside the prior (equation 2).
+
+    Args:
+        saliency: (B, h, w).
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,) in [0, 1]; 0, with zero gradient, for a map without positive evidence.
+
+    >>> energy_inside(torch.tensor([[[3.0, 1.0, -5.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
+    tensor([0.7500])
+    """
+    positive = _precise(saliency).clamp(min=0)
+    # divided by its maximum first: the sum of a large map would overflow, and that of a small one lose its digits
+    positive = _divide(positive, positive.detach().amax((1, 2), keepdim=True))
+    return _divide((positive * prior).sum((1, 2)), positive.sum((1, 2))).clamp(max=1)
+
+
+def energy_loss(saliency: Tensor, prior: Tensor) -> Tensor:
+    """The share of the positive evidence that lies outside the prior (equation 6, moved to [0, 1]).
+
+    Args:
+        saliency: (B, h, w).
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,) in [0, 1]; 1, with zero gradient, for a map without positive evidence.
+
+    >>> energy_loss(torch.tensor([[[3.0, 1.0, -5.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
+    tensor([0.2500])
+    """
+    return 1 - energy_inside(saliency, prior)
+
+
+def energy_both_signs_loss(saliency: Tensor, prior: Tensor) -> Tensor:
+    """The share of the evidence outside the prior, of that for and that against the label, averaged.
+
+    A network can also decide by what the background speaks against; `energy_loss` does not see that. Where a map has
+    one sign only, that sign counts alone.
+
+    Args:
+        saliency: (B, h, w).
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,) in [0, 1]; 1, with zero gradient, for a map of zeros.
+
+    >>> energy_both_signs_loss(torch.tensor([[[3.0, 1.0, -5.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
+    tensor([0.6250])
+    """
+    signs = torch.stack([saliency, -saliency])
+    present = (signs > 0).any(3).any(2).to(_precise(saliency).dtype)
+    losses = torch.stack([energy_loss(sign, prior) for sign in signs])
+    return torch.where(present.sum(0) > 0, (losses * present).sum(0) / present.sum(0).clamp(min=1), 1.0)
+
+
+def l1_loss(saliency: Tensor, prior: Tensor) -> Tensor:
+    """The mean distance between the positive evidence, divided by its maximum, and the prior (equation 3).
+
+    Args:
+        saliency: (B, h, w).
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,) in [0, 1]; the prior's mean, with zero gradient, for a map without positive evidence.
+
+    >>> l1_loss(torch.tensor([[[2.0, 1.0, -5.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
+    tensor([0.1667])
+    """
+    return (_relative_evidence(saliency) - prior).abs().mean((1, 2))
+
+
+def ppce_loss(saliency: Tensor, prior: Tensor) -> Tensor:
+    """Pixel-wise cross entropy inside the prior: evidence is to be everywhere on the target (equation 4).
+
+    What lies outside costs nothing. The logarithm is that of the positive evidence, divided by its maximum, plus
+    `PPCE_FLOOR`, and shifted so that a target full of evidence has loss 0.
+
+    Args:
+        saliency: (B, h, w).
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,), from 0 to 6.9; 0 for an empty prior.
+
+    >>> ppce_loss(torch.tensor([[[2.0, 1.0, -5.0]]]), torch.tensor([[[1.0, 1.0, 0.0]]]))
+    tensor([0.3461])
+    """
+    surprise = math.log1p(PPCE_FLOOR) - torch.log(_relative_evidence(saliency) + PPCE_FLOOR)
+    return _divide((prior * surprise).sum((1, 2)), prior.sum((1, 2)))
+
+
+def rrr_loss(saliency: Tensor, prior: Tensor) -> Tensor:
+    """The squared evidence of either sign outside the prior, the map divided by its greatest magnitude (equation 5).
+
+    Args:
+        saliency: (B, h, w).
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,), from 0 to h * w; 0, with zero gradient, for a map of zeros.
+
+    >>> rrr_loss(torch.tensor([[[2.0, 1.0, -1.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
+    tensor([0.5000])
+    """
+    saliency = _precise(saliency)
+    relative = _divide(saliency, saliency.abs().amax((1, 2), keepdim=True))
+    return ((1 - prior) * relative**2).sum((1, 2))
+
+
+def attention_bce_loss(logits: Tensor, prior: Tensor) -> Tensor:
+    """Binary cross entropy between attention and prior, cell by cell.
+
+    Args:
+        logits: (B, h, w), whose sigmoid is the attention.
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,).
+
+    >>> attention_bce_loss(torch.zeros(1, 2, 2), torch.ones(1, 2, 2))
+    tensor([0.6931])
+    """
+    logits = _precise(logits)
+    return F.binary_cross_entropy_with_logits(logits, prior.to(logits.dtype), reduction="none").mean((1, 2))
+
+
+def attention_l1_loss(logits: Tensor, prior: Tensor) -> Tensor:
+    """The mean distance between attention and prior.
+
+    Args:
+        logits: (B, h, w), whose sigmoid is the attention.
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,) in [0, 1].
+
+    >>> attention_l1_loss(torch.zeros(1, 2, 2), torch.ones(1, 2, 2))
+    tensor([0.5000])
+    """
+    return (_precise(logits).sigmoid() - prior).abs().mean((1, 2))
+
+
+def attention_energy_loss(logits: Tensor, prior: Tensor) -> Tensor:
+    """The share of the attention that lies outside the prior.
+
+    Args:
+        logits: (B, h, w), whose sigmoid is the attention.
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,) in [0, 1].
+
+    >>> attention_energy_loss(torch.zeros(1, 1, 4), torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]))
+    tensor([0.7500])
+    """
+    return energy_loss(_precise(logits).sigmoid(), prior)
+
+
+def attention_ppce_loss(logits: Tensor, prior: Tensor) -> Tensor:
+    """Binary cross entropy inside the prior alone: attention is to be everywhere on the target.
+
+    Args:
+        logits: (B, h, w), whose sigmoid is the attention.
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,); 0 for an empty prior.
+
+    >>> attention_ppce_loss(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 0.0]]]))
+    tensor([0.6931])
+    """
+    return _divide(-(prior * F.logsigmoid(_precise(logits))).sum((1, 2)), prior.sum((1, 2)))
+
+
+def attention_kl_loss(logits: Tensor, prior: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the attention to the prior, both as distributions over the cells.
+
+    Args:
+        logits: (B, h, w), whose softmax over all cells is the attention; the logarithm of an attention that is a
+            distribution already, such as a class token's, is its own logit.
+        prior: (B, h, w) in [0, 1], divided by its sum here.
+
+    Returns:
+        (B,), 0 or more; 0 for an empty prior.
+
+    >>> attention_kl_loss(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 0.0]]]))
+    tensor([0.6931])
+    """
+    attention = F.log_softmax(_precise(logits).flatten(1), 1)
+    target = prior.to(attention.dtype).flatten(1)
+    target = _divide(target, target.sum(1, keepdim=True))
+    return (torch.xlogy(target, target) - target * attention).sum(1)
+
+
+_GUIDANCE: dict[GuidanceLoss, Callable[[Tensor, Tensor], Tensor]] = {
+    "energy": energy_loss,
+    "energy_both_signs": energy_both_signs_loss,
+    "l1": l1_loss,
+    "ppce": ppce_loss,
+    "rrr": rrr_loss,
+}
+_ATTENTION: dict[AttentionLoss, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": attention_bce_loss,
+    "l1": attention_l1_loss,
+    "energy": attention_energy_loss,
+    "ppce": attention_ppce_loss,
+    "kl": attention_kl_loss,
+}
+
+
+def guidance_loss(name: GuidanceLoss, saliency: Tensor, prior: Tensor) -> Tensor:
+    """The guidance loss of a name.
+
+    Args:
+        name: ``energy``, ``energy_both_signs``, ``l1``, ``ppce`` or ``rrr``.
+        saliency: (B, h, w), positive where the picture speaks for the label.
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,).
+
+    Raises:
+        ValueError: If there is no such loss.
+
+    >>> guidance_loss("energy", torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]]))
+    tensor([0.2500])
+    """
+    if name not in _GUIDANCE:
+        raise ValueError(f"no guidance loss {name!r}; there are {', '.join(get_args(GuidanceLoss))}")
+    return _GUIDANCE[name](saliency, prior)
+
+
+def attention_loss(name: AttentionLoss, logits: Tensor, prior: Tensor) -> Tensor:
+    """The attention loss of a name.
+
+    Args:
+        name: ``bce``, ``l1``, ``energy``, ``ppce`` or ``kl``.
+        logits: (B, h, w) of the attention map.
+        prior: (B, h, w) in [0, 1].
+
+    Returns:
+        (B,).
+
+    Raises:
+        ValueError: If there is no such loss.
+
+    >>> attention_loss("l1", torch.zeros(1, 2, 2), torch.ones(1, 2, 2))
+    tensor([0.5000])
+    """
+    if name not in _ATTENTION:
+        raise ValueError(f"no attention loss {name!r}; there are {', '.join(get_args(AttentionLoss))}")
+    return _ATTENTION[name](logits, prior)
+
+
+def masked_mean(loss: Tensor, valid: Tensor) -> Tensor:
+    """The mean over the annotated images; the others change neither it nor its gradient.
+
+    Args:
+        loss: (B,), which may be anything, also NaN, where not valid.
+        valid: (B,) bool.
+
+    Returns:
+        (); zero, still part of the graph, when no image is annotated.
+
+    >>> masked_mean(torch.tensor([1.0, 3.0, 100.0]), torch.tensor([True, True, False]))
+    tensor(2.)
+    """
+    return torch.where(valid, loss, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def _relative_evidence(saliency: Tensor) -> Tensor:
+    """The positive part divided by its maximum (B, h, w), in [0, 1]."""
+    positive = _precise(saliency).clamp(min=0)
+    return _divide(positive, positive.amax((1, 2), keepdim=True))
+
+
+def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient; where the denominator is 0 the result is 0 and no gradient passes."""
+    empty = denominator == 0
+    return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
+
+
+def _precise(values: Tensor) -> Tensor:
+    """At least float32."""
+    return values if values.dtype == torch.float64 else values.float()
