@@ -4,9 +4,13 @@ For a head that is linear on each cell and then takes the mean, the map of a cla
 ``cam.mean((2, 3)) + bias == logits``. All other functions here keep that identity.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_priors.functional.precision import at_least_float32
 
 
 def class_activation_map(features: Tensor, weight: Tensor) -> Tensor:
@@ -22,7 +26,7 @@ def class_activation_map(features: Tensor, weight: Tensor) -> Tensor:
     >>> class_activation_map(torch.ones(1, 2, 1, 3), torch.tensor([[1.0, 2.0]]))
     tensor([[[[3., 3., 3.]]]])
     """
-    return F.conv2d(features, weight[:, :, None, None])
+    return torch.einsum("bchw,kc->bkhw", features, weight)
 
 
 def logits_from_cam(cam: Tensor, bias: Tensor) -> Tensor:
@@ -89,11 +93,11 @@ def evidence_map(cam: Tensor, label: Tensor) -> Tensor:
     return chosen - (cam.sum(1) - chosen) / (classes - 1)
 
 
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear interpolation to the size of a picture; each cell's value stands at the cell's centre.
 
     Args:
-        maps: (B, h, w), computed with in at least float32.
+        maps: (B, h, w).
         size: Height H and width W in pixels.
 
     Returns:
@@ -102,5 +106,6 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     >>> upsample(torch.tensor([[[0.0, 4.0]]]), (1, 4))
     tensor([[[0., 1., 3., 4.]]])
     """
-    maps = maps if maps.dtype == torch.float64 else maps.float()
-    return F.interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
+    return F.interpolate(
+        at_least_float32(maps).unsqueeze(1), tuple(size), mode="bilinear", align_corners=False
+    ).squeeze(1)

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_priors.functional.precision import at_least_float32
+
 GuidanceLoss = Literal["energy", "energy_both_signs", "l1", "ppce", "rrr"]
 AttentionLoss = Literal["bce", "l1", "energy", "ppce", "kl"]
 
@@ -37,7 +39,7 @@ def energy_inside(saliency: Tensor, prior: Tensor) -> Tensor:
     >>> energy_inside(torch.tensor([[[3.0, 1.0, -5.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
     tensor([0.7500])
     """
-    positive = _precise(saliency).clamp(min=0)
+    positive = at_least_float32(saliency).clamp(min=0)
     # divided by its maximum first: the sum of a large map would overflow, and that of a small one lose its digits
     positive = _divide(positive, positive.detach().amax((1, 2), keepdim=True))
     return _divide((positive * prior).sum((1, 2)), positive.sum((1, 2))).clamp(max=1)
@@ -76,7 +78,7 @@ def energy_both_signs_loss(saliency: Tensor, prior: Tensor) -> Tensor:
     tensor([0.6250])
     """
     signs = torch.stack([saliency, -saliency])
-    present = (signs > 0).any(3).any(2).to(_precise(saliency).dtype)
+    present = (signs > 0).any(3).any(2).to(at_least_float32(saliency).dtype)
     losses = torch.stack([energy_loss(sign, prior) for sign in signs])
     return torch.where(present.sum(0) > 0, (losses * present).sum(0) / present.sum(0).clamp(min=1), 1.0)
 
@@ -130,7 +132,7 @@ def rrr_loss(saliency: Tensor, prior: Tensor) -> Tensor:
     >>> rrr_loss(torch.tensor([[[2.0, 1.0, -1.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
     tensor([0.5000])
     """
-    saliency = _precise(saliency)
+    saliency = at_least_float32(saliency)
     relative = _divide(saliency, saliency.abs().amax((1, 2), keepdim=True))
     return ((1 - prior) * relative**2).sum((1, 2))
 
@@ -148,7 +150,7 @@ def attention_bce_loss(logits: Tensor, prior: Tensor) -> Tensor:
     >>> attention_bce_loss(torch.zeros(1, 2, 2), torch.ones(1, 2, 2))
     tensor([0.6931])
     """
-    logits = _precise(logits)
+    logits = at_least_float32(logits)
     return F.binary_cross_entropy_with_logits(logits, prior.to(logits.dtype), reduction="none").mean((1, 2))
 
 
@@ -165,7 +167,7 @@ def attention_l1_loss(logits: Tensor, prior: Tensor) -> Tensor:
     >>> attention_l1_loss(torch.zeros(1, 2, 2), torch.ones(1, 2, 2))
     tensor([0.5000])
     """
-    return (_precise(logits).sigmoid() - prior).abs().mean((1, 2))
+    return (at_least_float32(logits).sigmoid() - prior).abs().mean((1, 2))
 
 
 def attention_energy_loss(logits: Tensor, prior: Tensor) -> Tensor:
@@ -181,7 +183,7 @@ def attention_energy_loss(logits: Tensor, prior: Tensor) -> Tensor:
     >>> attention_energy_loss(torch.zeros(1, 1, 4), torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]))
     tensor([0.7500])
     """
-    return energy_loss(_precise(logits).sigmoid(), prior)
+    return energy_loss(at_least_float32(logits).sigmoid(), prior)
 
 
 def attention_ppce_loss(logits: Tensor, prior: Tensor) -> Tensor:
@@ -197,7 +199,7 @@ def attention_ppce_loss(logits: Tensor, prior: Tensor) -> Tensor:
     >>> attention_ppce_loss(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 0.0]]]))
     tensor([0.6931])
     """
-    return _divide(-(prior * F.logsigmoid(_precise(logits))).sum((1, 2)), prior.sum((1, 2)))
+    return _divide(-(prior * F.logsigmoid(at_least_float32(logits))).sum((1, 2)), prior.sum((1, 2)))
 
 
 def attention_kl_loss(logits: Tensor, prior: Tensor) -> Tensor:
@@ -214,7 +216,7 @@ def attention_kl_loss(logits: Tensor, prior: Tensor) -> Tensor:
     >>> attention_kl_loss(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 0.0]]]))
     tensor([0.6931])
     """
-    attention = F.log_softmax(_precise(logits).flatten(1), 1)
+    attention = F.log_softmax(at_least_float32(logits).flatten(1), 1)
     target = prior.to(attention.dtype).flatten(1)
     target = _divide(target, target.sum(1, keepdim=True))
     return (torch.xlogy(target, target) - target * attention).sum(1)
@@ -298,7 +300,7 @@ def masked_mean(loss: Tensor, valid: Tensor) -> Tensor:
 
 def _relative_evidence(saliency: Tensor) -> Tensor:
     """The positive part divided by its maximum (B, h, w), in [0, 1]."""
-    positive = _precise(saliency).clamp(min=0)
+    positive = at_least_float32(saliency).clamp(min=0)
     return _divide(positive, positive.amax((1, 2), keepdim=True))
 
 
@@ -306,8 +308,3 @@ def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     """The quotient; where the denominator is 0 the result is 0 and no gradient passes."""
     empty = denominator == 0
     return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
-
-
-def _precise(values: Tensor) -> Tensor:
-    """At least float32."""
-    return values if values.dtype == torch.float64 else values.float()

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_priors.functional.precision import at_least_float32
+
 PriorKind = Literal["mask", "part_boxes", "keypoints"]
 KINDS: tuple[PriorKind, ...] = ("mask", "part_boxes", "keypoints")
 
@@ -49,7 +51,7 @@ def resize_to_grid(mask: Tensor, size: Sequence[int]) -> Tensor:
     >>> resize_to_grid(torch.tensor([[[1.0, 1.0, 0.0]]]), (1, 2))
     tensor([[[1.0000, 0.3333]]])
     """
-    mask = _precise(mask)
+    mask = at_least_float32(mask)
     rows, columns = (_cell_weights(pixels, cells, mask) for pixels, cells in zip(mask.shape[1:], size, strict=True))
     with torch.autocast(mask.device.type, enabled=False):  # a matrix product, which autocast would round to 8 bits
         return (rows @ mask @ columns.T).clamp(0, 1)
@@ -78,7 +80,7 @@ def boxes_to_grid(
     tensor([[[1.0000, 0.0000],
              [0.5000, 0.0000]]])
     """
-    boxes = torch.where(valid[..., None], _precise(boxes), 0.0)
+    boxes = torch.where(valid[..., None], at_least_float32(boxes), 0.0)
     x1, y1, x2, y2 = boxes.unbind(-1)
     margin_x, margin_y = dilation / 2 * (x2 - x1), dilation / 2 * (y2 - y1)
     down_scale, across_scale = size[0] / image_size[0], size[1] / image_size[1]
@@ -112,7 +114,7 @@ def keypoints_to_grid(
     """
     if sigma <= 0:
         raise ValueError(f"sigma is a positive fraction of the picture's side, not {sigma}")
-    points = torch.where(valid[..., None], _precise(points), 0.0)
+    points = torch.where(valid[..., None], at_least_float32(points), 0.0)
     (height, width), (rows, columns) = image_size, size
     down = _distance_to_cells(points[..., 1], height, rows)
     across = _distance_to_cells(points[..., 0], width, columns)
@@ -245,8 +247,3 @@ def _distance_to_cells(position: Tensor, pixels: int, cells: int) -> Tensor:
     """Distances in pixels (..., cells) from positions (...) to the nearest point of each cell along one side."""
     left = torch.arange(cells, device=position.device, dtype=position.dtype) * (pixels / cells)
     return torch.maximum(left - position[..., None], position[..., None] - left - pixels / cells).clamp(min=0)
-
-
-def _precise(values: Tensor) -> Tensor:
-    """At least float32."""
-    return values if values.dtype == torch.float64 else values.float()
