@@ -77,8 +77,9 @@ def energy_both_signs_loss(saliency: Tensor, prior: Tensor) -> Tensor:
     >>> energy_both_signs_loss(torch.tensor([[[3.0, 1.0, -5.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
     tensor([0.6250])
     """
+    saliency = at_least_float32(saliency)
     signs = torch.stack([saliency, -saliency])
-    present = (signs > 0).any(3).any(2).to(at_least_float32(saliency).dtype)
+    present = (signs > 0).any(3).any(2).to(saliency.dtype)
     losses = torch.stack([energy_loss(sign, prior) for sign in signs])
     return torch.where(present.sum(0) > 0, (losses * present).sum(0) / present.sum(0).clamp(min=1), 1.0)
 
