@@ -67,7 +67,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.weights_report: WeightsReport | None = None
-        self.freeze_statistics = False
+        self._freeze_statistics = False
         self.model: nn.Module
         if name == "tiny":
             self.model = TinyConvNet()
@@ -107,10 +107,20 @@ class Backbone(nn.Module):
             return features.permute(0, 3, 1, 2)
         return features
 
+    @property
+    def freeze_statistics(self) -> bool:
+        """Whether batch normalisation keeps to its running statistics in training mode too."""
+        return self._freeze_statistics
+
+    @freeze_statistics.setter
+    def freeze_statistics(self, freeze: bool) -> None:
+        self._freeze_statistics = freeze
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> "Backbone":
         """Sets the mode; with `freeze_statistics` batch normalisation keeps to its running statistics."""
         super().train(mode)
-        if mode and self.freeze_statistics:
+        if mode and self._freeze_statistics:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()

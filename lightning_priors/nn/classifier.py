@@ -3,9 +3,9 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_priors.functional.cam import class_activation_map, logits_from_cam
 from lightning_priors.nn.backbone import Backbone
 
 
@@ -41,8 +41,8 @@ class CAMHead(nn.Module):
         Returns:
             Logits (B, K) and class activation maps (B, K, h, w), without the bias.
         """
-        cam = F.conv2d(features, self.weight[:, :, None, None])
-        return cam.mean((2, 3)) + self.bias, cam
+        cam = class_activation_map(features, self.weight)
+        return logits_from_cam(cam, self.bias), cam
 
 
 class Classifier(nn.Module):

@@ -1,0 +1,7 @@
+"""The six ways to use prior knowledge, one file each."""
+
+from lightning_priors.techniques.base import PriorModule, PriorStep
+from lightning_priors.techniques.cam_restriction import CAMRestriction
+from lightning_priors.techniques.pretrained import Pretrained
+
+__all__ = ["CAMRestriction", "Pretrained", "PriorModule", "PriorStep"]

@@ -1,0 +1,134 @@
+"""Restriction of the class activation map."""
+
+from typing import get_args
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lightning_priors.functional import evidence_map, prior_map
+from lightning_priors.functional.guidance import GuidanceLoss, guidance_loss
+from lightning_priors.techniques import CAMRestriction, Pretrained
+from lightning_priors.techniques.cam_restriction import restricted_logits
+
+
+def test_weight_zero_is_plain_training_to_the_bit(fit) -> None:
+    plain, restricted = Pretrained(), CAMRestriction(weight=0.0)
+    restricted.load_state_dict(plain.state_dict())
+    fit(plain)
+    fit(restricted)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, restricted.state_dict()[name])
+
+
+@pytest.mark.parametrize("loss", get_args(GuidanceLoss))
+def test_the_loss_is_cross_entropy_plus_the_weighted_guidance(batch, loss: GuidanceLoss) -> None:
+    module, sample = CAMRestriction(loss=loss, weight=0.7), batch()
+    step = module.step(sample)
+    logits, cam = module.explain(sample["image"])
+    prior, valid = prior_map(sample, cam.shape[2:])
+    assert valid.all()
+    guidance = 0.7 * guidance_loss(loss, evidence_map(cam, sample["label"]), prior).mean()
+    torch.testing.assert_close(step.loss, F.cross_entropy(logits, sample["label"]) + guidance)
+    torch.testing.assert_close(step.terms["restriction"], guidance)
+    assert guidance > 0
+
+
+@pytest.mark.parametrize("hard_mask", [False, True])
+def test_an_absent_annotation_changes_nothing(batch, hard_mask: bool) -> None:
+    """Whatever the mask of an image without annotation holds, loss and gradient are the same."""
+    module = CAMRestriction(hard_mask=hard_mask).double()
+    results = []
+    for content in (0.0, 0.3, 1.0):
+        sample = batch()
+        sample["image"] = sample["image"].double()
+        sample["mask_valid"][::2] = False
+        sample["mask"][::2] = content
+        loss = module.step(sample).loss
+        results.append((loss, *torch.autograd.grad(loss, list(module.classifier.parameters()))))
+    for other in results[1:]:
+        assert all(torch.equal(left, right) for left, right in zip(results[0], other, strict=True))
+
+
+def test_no_annotation_at_all_is_plain_cross_entropy(batch) -> None:
+    module, sample = CAMRestriction(), batch()
+    sample["mask_valid"][:] = False
+    step = module.step(sample)
+    torch.testing.assert_close(step.loss, F.cross_entropy(module(sample["image"]), sample["label"]), rtol=0, atol=0)
+
+
+def test_hard_masking_hides_the_outside_from_the_loss() -> None:
+    cam = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    prior = torch.zeros(2, 4, 4, dtype=torch.float64)
+    prior[:, 1:3, :2] = 1
+    bias = torch.randn(3, dtype=torch.float64)
+    logits = restricted_logits(cam, bias, prior)
+    torch.testing.assert_close(logits, cam[:, :, 1:3, :2].mean((2, 3)) + bias)
+    (gradient,) = torch.autograd.grad(logits.square().sum(), cam)
+    assert torch.equal(gradient[prior.unsqueeze(1).expand_as(gradient) == 0], torch.zeros(2 * 3 * 12).double())
+    everywhere = restricted_logits(cam, bias, torch.ones_like(prior))
+    torch.testing.assert_close(everywhere, cam.mean((2, 3)) + bias)
+
+
+def test_hard_mask_trains_on_the_inside(batch) -> None:
+    module, sample = CAMRestriction(hard_mask=True, weight=0.0), batch()
+    _, cam = module.explain(sample["image"])
+    prior, _ = prior_map(sample, cam.shape[2:])
+    expected = restricted_logits(cam, module.classifier.head.bias, prior)
+    torch.testing.assert_close(module.step(sample).logits, expected)
+
+
+def test_the_weight_rises_over_its_warmup(fit) -> None:
+    module = CAMRestriction(weight=2.0, weight_warmup_epochs=2.0)
+    seen: list[tuple[float, bool]] = []
+    original = module.step
+
+    def watched(sample):
+        step = original(sample)
+        seen.append((module.epochs_done, "restriction" in step.terms))
+        return step
+
+    module.step = watched
+    fit(module, epochs=3)
+    assert [epochs for epochs, _ in seen] == pytest.approx([batch / 3 for batch in range(9)])
+    assert [restricted for _, restricted in seen] == [False] + [True] * 8, "the weight is 0 at first"
+
+
+def test_the_weight_of_the_warmup_scales_the_term(batch) -> None:
+    module, sample = CAMRestriction(weight=2.0, weight_warmup_epochs=4.0), batch()
+    full = module.step(sample).terms["restriction"]
+    module.epochs_done = 1.0
+    torch.testing.assert_close(module.step(sample).terms["restriction"], full / 4)
+
+
+@pytest.mark.parametrize("dilation", [0.0, 0.5])
+def test_boxes_serve_where_they_are_preferred(batch, dilation: float) -> None:
+    module, sample = CAMRestriction(prior="part_boxes", dilation=dilation), batch()
+    _, cam = module.explain(sample["image"])
+    prior, _ = prior_map(sample, cam.shape[2:], prefer="part_boxes", dilation=dilation)
+    expected = guidance_loss("energy", evidence_map(cam, sample["label"]), prior).mean()
+    torch.testing.assert_close(module.step(sample).terms["restriction"], expected)
+    del sample["mask"]
+    torch.testing.assert_close(module.step(sample).terms["restriction"], expected)
+
+
+def test_the_evidence_moves_onto_the_target(fit) -> None:
+    """Trained on the same batches, the restricted network has more of its evidence inside."""
+    energies = []
+    for weight in (0.0, 5.0):
+        trainer = fit(CAMRestriction(weight=weight, lr=3e-3), epochs=8)
+        energies.append(trainer.callback_metrics["val/epg"].item())
+    assert energies[1] > energies[0] + 0.1
+
+
+def test_mirrored_images_and_masks_have_the_mirrored_gradient(batch) -> None:
+    """The guidance loss is equivariant to flips of map and prior together."""
+    sample = batch()
+    prior, _ = prior_map(sample, (4, 4))
+    cam = torch.randn(6, 2, 4, 4, requires_grad=True)
+    loss = guidance_loss("energy", evidence_map(cam, sample["label"]), prior).sum()
+    (gradient,) = torch.autograd.grad(loss, cam)
+    mirrored = cam.detach().flip(3).requires_grad_()
+    loss = guidance_loss("energy", evidence_map(mirrored, sample["label"]), prior.flip(2)).sum()
+    (mirrored_gradient,) = torch.autograd.grad(loss, mirrored)
+    torch.testing.assert_close(mirrored_gradient.flip(3), gradient)
