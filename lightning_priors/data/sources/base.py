@@ -30,8 +30,8 @@ class RawSample(TypedDict):
     """(K, 4) float32 in the format XYXY, with the canvas size (H, W)."""
     part_valid: NotRequired[Tensor]
     """(K,) bool."""
-    keypoints: NotRequired[tv_tensors.KeyPoints]
-    """(P, 2) float32 xy, with the canvas size (H, W)."""
+    keypoints: NotRequired[Tensor]
+    """(P, 2) float32 xy; the picture reaches from 0 to W, and the centre of its first pixel is at 0.5."""
     keypoint_valid: NotRequired[Tensor]
     """(P,) bool."""
     mask: NotRequired[tv_tensors.Image]
@@ -84,6 +84,16 @@ class Source(ABC):
     @property
     def group_names(self) -> list[str]:
         """The names of the groups in the order of their numbers; empty when the data has no groups."""
+        return []
+
+    @property
+    def part_names(self) -> list[str]:
+        """The names of the K part boxes; "left wing" and "right wing" change places in a mirrored image."""
+        return []
+
+    @property
+    def keypoint_names(self) -> list[str]:
+        """The names of the P keypoints; left and right change places in a mirrored image."""
         return []
 
     def prepare_data(self) -> None:  # noqa: B027 - a hook: most sources have nothing to download
