@@ -48,7 +48,7 @@ def test_pointing_game_by_hand():
 
 
 def test_the_point_is_where_the_upsampled_map_has_its_maximum():
-    """An odd factor has a pixel at every centre; a mask of whole cells, as border cells are flat outside their centre."""
+    """An odd factor has a pixel at every centre; whole cells, as border cells are flat outside their centre."""
     for seed in range(20):
         evidence, mask = random_maps(seed)
         mask = mask[:, :4, :5].repeat_interleave(9, 1).repeat_interleave(9, 2)
