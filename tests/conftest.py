@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with data sets that may not be part of the project; tests that need it are skipped without it."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("LIGHTNING_PRIORS_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no data in {folder}; set LIGHTNING_PRIORS_DATA")
+    return folder
