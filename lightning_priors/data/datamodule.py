@@ -1,0 +1,379 @@
+"""The one DataModule: splits, subsets and loaders for every source."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, get_args
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from lightning_priors.batch import PriorSample
+from lightning_priors.data.sources.base import Source, Split, UnreadableImageError
+from lightning_priors.data.splits import drawn_subset, fraction_of_each, number_of_each, stratified_holdout
+from lightning_priors.data.transforms import Augmentation, PriorTransform
+from lightning_priors.errors import PriorError, nearest
+
+PriorKey = Literal["mask", "mask_valid", "part_boxes", "part_valid", "keypoints", "keypoint_valid"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+PRIOR_KEYS: tuple[PriorKey, ...] = get_args(PriorKey)
+STAGE_SPLITS: dict[str | None, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("test",),
+    None: SPLITS,
+}
+
+
+class PriorDataset(Dataset[PriorSample]):
+    """Some images of a source, transformed.
+
+    Args:
+        source: Where the images come from.
+        indices: Which of its images.
+        transform: What is done to each.
+        without_priors: Indices of the images whose mask, boxes and keypoints are held back.
+        seed: Makes the augmentation of an image depend on (seed, epoch, index) alone, and not on the number of
+            workers, on what the network draws, or on whether the run was interrupted.
+
+    Example:
+        >>> from lightning_priors.data.sources import Kakapo
+        >>> dataset = PriorDataset(Kakapo(), Kakapo().indices("test")[:2], PriorTransform(32, "crop"))
+        >>> torch.equal(dataset[0, 5]["image"], dataset[0, 5]["image"])
+        True
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: Sequence[int],
+        transform: PriorTransform,
+        without_priors: frozenset[int] = frozenset(),
+        seed: int = 0,
+    ) -> None:
+        self.source = source
+        self.indices = indices
+        self.transform = transform
+        self.without_priors = without_priors
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.indices)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> PriorSample:
+        """One image by its position, or by its position and the epoch, which chooses the augmentation."""
+        position, epoch = item if isinstance(item, tuple) else (item, 0)
+        index = self.indices[position]
+        raw = self.source.load(index)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(_mixed(self.seed, epoch, index))
+            sample = self.transform(raw, index)
+        return hide_priors(sample) if index in self.without_priors else sample
+
+
+class EpochSampler(DistributedSampler[tuple[int, int]]):
+    """Shuffles by (seed, epoch), and hands the epoch on to the dataset.
+
+    Lightning sets the epoch before each pass, also after a resumed run; in a plain loop each pass takes the next.
+
+    Args:
+        dataset: What is sampled.
+        seed: The seed of the order.
+        shuffle: False keeps the order; the epoch still counts.
+        world_size: Number of processes.
+        rank: Which of them this is; each has its own share of the images.
+
+    Example:
+        >>> sampler = EpochSampler([10, 20, 30], seed=1)
+        >>> sorted(sampler), sorted(sampler)
+        ([(0, 0), (1, 0), (2, 0)], [(0, 1), (1, 1), (2, 1)])
+    """
+
+    def __init__(
+        self,
+        dataset: "Dataset[PriorSample] | Sequence[object]",
+        seed: int,
+        shuffle: bool = True,
+        world_size: int = 1,
+        rank: int = 0,
+    ) -> None:
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yields (position, epoch)."""
+        epoch = self.epoch
+        positions: Iterator[int] = super().__iter__()  # type: ignore[assignment]
+        self.epoch += 1
+        return ((position, epoch) for position in positions)
+
+
+class PriorDataModule(L.LightningDataModule):
+    """Splits, subsets and loaders for a source; the batches are `lightning_priors.batch.PriorBatch`.
+
+    Everything that is drawn depends on `seed` alone. Subsets are drawn class by class from the training split only,
+    after validation images were set aside, and are nested: what a small fraction has, a larger one has too.
+
+    Args:
+        source: The data set.
+        batch_size: Images per batch and process.
+        image_size: Side S of the square images in pixels.
+        augmentation: Of the training images, see `lightning_priors.data.transforms.PriorTransform`. Validation and
+            test see the whole picture, resized.
+        val_fraction: Share of each class of the training split that is set aside for validation where the source has
+            no validation split of its own; ignored where it has one.
+        train_fraction: Share of each class of the training split that is used, at least one image.
+        images_per_class: The same as a number; all of them when None.
+        annotated_fraction: Share of the used training images that keep their mask, boxes and keypoints.
+        on_bad_image: "error" stops at a file that cannot be read; "skip" reads every file once in `setup`, leaves
+            those out and names them.
+        seed: Of the splits, subsets, order and augmentation.
+        workers: Processes that load images; 0 loads in the main process.
+
+    Raises:
+        PriorError: If an option is out of its range; in `setup`, if the source finds a mistake in its files; from a
+            loader, if its split is empty.
+
+    Example:
+        >>> from lightning_priors.data.sources import Kakapo
+        >>> data = PriorDataModule(Kakapo(), batch_size=4, image_size=32, images_per_class=8)
+        >>> data.setup("fit")
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["image"].shape, batch["mask"].shape, data.num_classes
+        (torch.Size([4, 3, 32, 32]), torch.Size([4, 32, 32]), 2)
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int = 32,
+        image_size: int = 128,
+        augmentation: Augmentation = "crop",
+        val_fraction: float = 0.1,
+        train_fraction: float = 1.0,
+        images_per_class: int | None = None,
+        annotated_fraction: float = 1.0,
+        on_bad_image: Literal["error", "skip"] = "error",
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self.val_fraction = val_fraction
+        self.train_fraction = train_fraction
+        self.images_per_class = images_per_class
+        self.annotated_fraction = annotated_fraction
+        self.on_bad_image = on_bad_image
+        self.seed = seed
+        self.workers = workers
+        self.unreadable: dict[int, str] = {}
+        """The images that were skipped, with the reason."""
+        self._checked: set[int] = set()
+        self._datasets: dict[Split, PriorDataset] = {}
+        self._check_options()
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the primary classes."""
+        return self.source.classes
+
+    @property
+    def num_classes(self) -> int:
+        """The number of primary classes; known before `setup`."""
+        return len(self.source.classes)
+
+    @property
+    def aux_num_classes(self) -> list[int]:
+        """The number of classes of each auxiliary task, in the order of the columns of ``aux_labels``."""
+        return [len(names) for names in self.source.aux_classes.values()]
+
+    def prepare_data(self) -> None:
+        """Lets the source download what it needs, once per machine."""
+        self.source.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the source's index files and builds the data sets of a stage.
+
+        Args:
+            stage: "fit", "validate", "test", "predict" or None for all.
+
+        Raises:
+            PriorError: If something is wrong with the files or labels, or two splits share an image.
+        """
+        self.source.setup()
+        self._check_source()
+        for split in STAGE_SPLITS[stage]:
+            if split not in self._datasets:
+                self._datasets[split] = self._build(split)
+
+    def train_dataloader(self) -> DataLoader[PriorSample]:
+        """Shuffled; leaves out the last incomplete batch, unless that is all there is."""
+        dataset = self._dataset("train")
+        trainer = self.trainer
+        # the flag wants the same batches in every epoch; the Trainer sets it without declaring it
+        overfit = trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        sampler = EpochSampler(
+            dataset,
+            seed=self.seed,
+            shuffle=not overfit,
+            world_size=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
+        )
+        return self._loader(dataset, sampler, drop_last=len(sampler) >= self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[PriorSample]:
+        """The validation images in the source's order."""
+        return self._loader(self._dataset("val"))
+
+    def test_dataloader(self) -> DataLoader[PriorSample]:
+        """The test images in the source's order."""
+        return self._loader(self._dataset("test"))
+
+    def predict_dataloader(self) -> DataLoader[PriorSample]:
+        """The test images again: what prediction is wanted for."""
+        return self._loader(self._dataset("test"))
+
+    def _check_options(self) -> None:
+        for name in ("val_fraction", "train_fraction", "annotated_fraction"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise PriorError(f"{name} is a share between 0 and 1, not {value}")
+        if self.train_fraction == 0:
+            raise PriorError("train_fraction is above 0")
+        for name, least in (("batch_size", 1), ("image_size", 1), ("images_per_class", 1), ("seed", 0), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise PriorError(f"{name} is at least {least}, not {value}")
+        if self.images_per_class is not None and self.train_fraction != 1:
+            raise PriorError("give train_fraction or images_per_class, not both")
+        if self.on_bad_image not in ("error", "skip"):
+            raise PriorError(f"no on_bad_image {self.on_bad_image!r}, {nearest(self.on_bad_image, ('error', 'skip'))}")
+
+    def _check_source(self) -> None:
+        """That no image is in two splits and each label has a class."""
+        owner: dict[int, Split] = {}
+        num_classes = self.num_classes
+        for split in SPLITS:
+            for index in self.source.indices(split):
+                name = f"image {index} of {type(self.source).__name__}"
+                if index in owner:
+                    raise PriorError(f"{name} is both in the {owner[index]} and in the {split} split")
+                owner[index] = split
+                label = self.source.label(index)
+                if not 0 <= label < num_classes:
+                    raise PriorError(f"{name} has the label {label}, which is out of range: {num_classes} classes")
+
+    def _build(self, split: Split) -> PriorDataset:
+        indices = self._indices(split)
+        source, training = self.source, split == "train"
+        return PriorDataset(
+            source,
+            indices,
+            PriorTransform(
+                self.image_size, self.augmentation if training else "none", source.part_names, source.keypoint_names
+            ),
+            without_priors=self._unannotated(indices) if training else frozenset(),
+            seed=self.seed,
+        )
+
+    def _indices(self, split: Split) -> list[int]:
+        """The images that are used for a split."""
+        if split == "test" or (split == "val" and self.source.indices("val")):
+            return self._readable(self.source.indices(split))
+        indices = self._readable(self.source.indices("train"))
+        labels = {index: self.source.label(index) for index in indices}
+        if not self.source.indices("val"):
+            indices, held_out = stratified_holdout(labels, self.val_fraction, self.seed)
+            if split == "val":
+                return held_out
+        labels = {index: labels[index] for index in indices}
+        if self.images_per_class is not None:
+            return number_of_each(labels, self.images_per_class, self.seed, self.classes)
+        return fraction_of_each(labels, self.train_fraction, self.seed)
+
+    def _unannotated(self, indices: list[int]) -> frozenset[int]:
+        kept = drawn_subset(indices, self.source.indices("train"), self.annotated_fraction, self.seed)
+        return frozenset(indices) - frozenset(kept)
+
+    def _readable(self, indices: list[int]) -> list[int]:
+        """With ``on_bad_image: skip``, reads all files once and leaves out those that cannot be read."""
+        if self.on_bad_image == "error":
+            return indices
+        unseen = [index for index in indices if index not in self._checked]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            problems = zip(unseen, pool.map(self._problem, unseen), strict=True)
+            found = {index: problem for index, problem in problems if problem is not None}
+        if found:
+            rank_zero_info(f"skipped {len(found)} of {len(unseen)} images:\n  " + "\n  ".join(found.values()))
+        self._checked.update(unseen)
+        self.unreadable |= found
+        return [index for index in indices if index not in self.unreadable]
+
+    def _problem(self, index: int) -> str | None:
+        try:
+            self.source.load(index)
+        except UnreadableImageError as error:
+            return str(error)
+        return None
+
+    def _dataset(self, split: Split) -> PriorDataset:
+        if split not in self._datasets:
+            raise RuntimeError("call setup() before asking for a loader")
+        dataset = self._datasets[split]
+        if not dataset.indices:
+            cures = {
+                "train": "give the data a train split",
+                "val": "set val_fraction above 0, or give the data a val split",
+                "test": "give the data a test split",
+            }
+            skipped = f" ({len(self.unreadable)} unreadable images were skipped)" if self.unreadable else ""
+            raise PriorError(f"the {split} split of {type(self.source).__name__} is empty{skipped}: {cures[split]}")
+        return dataset
+
+    def _loader(
+        self, dataset: PriorDataset, sampler: EpochSampler | None = None, drop_last: bool = False
+    ) -> DataLoader[PriorSample]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # a generator of its own, so that starting a loader takes nothing from the network's random numbers
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+def hide_priors(sample: PriorSample) -> PriorSample:
+    """The same image as if nobody had annotated it: mask, boxes and keypoints are zero and not valid.
+
+    Args:
+        sample: An image after the transforms; is not changed.
+
+    Returns:
+        A copy with the same keys.
+
+    >>> sample = {"label": torch.tensor(1), "mask": torch.ones(2, 2), "mask_valid": torch.tensor(True)}
+    >>> hide_priors(sample)
+    {'label': tensor(1), 'mask': tensor([[0., 0.],
+            [0., 0.]]), 'mask_valid': tensor(False)}
+    """
+    hidden = sample.copy()
+    for key in PRIOR_KEYS:
+        if key in sample:
+            hidden[key] = torch.zeros_like(sample[key])
+    return hidden
+
+
+def _mixed(seed: int, epoch: int, index: int) -> int:
+    """One number out of three, without the coincidences of a sum."""
+    return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0] >> 1)
