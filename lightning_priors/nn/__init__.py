@@ -2,6 +2,7 @@
 
 from lightning_priors.nn.backbone import Backbone, WeightsReport
 from lightning_priors.nn.classifier import CAMHead, Classifier
+from lightning_priors.nn.fusion import Fusion
 from lightning_priors.nn.tiny import TinyConvNet
 
-__all__ = ["Backbone", "CAMHead", "Classifier", "TinyConvNet", "WeightsReport"]
+__all__ = ["Backbone", "CAMHead", "Classifier", "Fusion", "TinyConvNet", "WeightsReport"]

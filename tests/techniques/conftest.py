@@ -71,7 +71,13 @@ def batch() -> Batches:
 def fit(tmp_path) -> Callable[..., L.Trainer]:
     """Fits a module on squares without any output and gives the trainer back."""
 
-    def run(module: L.LightningModule, epochs: int = 1, ckpt_path: str | None = None, shuffle: bool = True, **trainer_options) -> L.Trainer:
+    def run(
+        module: L.LightningModule,
+        epochs: int = 1,
+        ckpt_path: str | None = None,
+        shuffle: bool = True,
+        **trainer_options,
+    ) -> L.Trainer:
         L.seed_everything(0, verbose=False)
         options = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
         trainer = L.Trainer(

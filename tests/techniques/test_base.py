@@ -30,7 +30,9 @@ def test_what_is_logged(fit) -> None:
     trainer = fit(CAMRestriction())
     shared = {"loss", "acc"}
     judged = {"loss", "acc", "f1_macro", "worst_group_acc", "ece", "epg", "pointing_game", "cam_iou"}
-    expected = {f"train/{key}" for key in shared | {"loss_class", "loss_restriction"}} | {f"val/{key}" for key in judged}
+    expected = {f"train/{key}" for key in shared | {"loss_class", "loss_restriction"}} | {
+        f"val/{key}" for key in judged
+    }
     assert set(trainer.callback_metrics) == expected
 
 

@@ -1,0 +1,150 @@
+"""Parts of a picture: the boxes to cut them out with, finding them, and putting their evidence back in its place."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_priors.functional.precision import at_least_float32
+
+
+def square_boxes(boxes: Tensor, scale: float = 1.0, minimum: float = 1.0) -> Tensor:
+    """Squares about the centres of boxes, so that a crop keeps its proportions.
+
+    Args:
+        boxes: (N, 4) xyxy in pixels.
+        scale: Side of the square relative to the longer side of the box.
+        minimum: The least side in pixels.
+
+    Returns:
+        (N, 4) xyxy in pixels; may reach outside the picture.
+
+    >>> square_boxes(torch.tensor([[2.0, 2.0, 6.0, 4.0]]), scale=1.5)
+    tensor([[1., 0., 7., 6.]])
+    """
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True).clamp(min=minimum / scale) * scale / 2
+    return torch.cat([centre - half, centre + half], 1)
+
+
+def jitter_boxes(boxes: Tensor, strength: float) -> Tensor:
+    """Moves and resizes boxes at random, so that a network does not rely on exact crops.
+
+    Args:
+        boxes: (N, 4) xyxy in pixels.
+        strength: Greatest shift as a fraction of the sides, and greatest change of the sides' logarithm.
+
+    Returns:
+        (N, 4) xyxy in pixels; the boxes themselves for strength 0.
+
+    >>> jitter_boxes(torch.tensor([[0.0, 0.0, 4.0, 2.0]]), 0.0)
+    tensor([[0., 0., 4., 2.]])
+    """
+    if strength == 0:
+        return boxes
+    random = (2 * torch.rand(len(boxes), 3, device=boxes.device, dtype=boxes.dtype) - 1) * strength
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 + random[:, :2] * sides
+    half = sides / 2 * random[:, 2:].exp()
+    return torch.cat([centre - half, centre + half], 1)
+
+
+def peak_boxes(evidence: Tensor, image_size: Sequence[int], threshold: float = 0.5) -> Tensor:
+    """The box around the peak of an evidence map.
+
+    The map is cut at a share of its maximum and the box is drawn around the connected region that holds the peak (Zhou
+    et al. 2016, "Learning Deep Features for Discriminative Localization", section 3.2, who cut at 0.2 to find whole
+    objects). Cells that touch at a side are connected.
+
+    Args:
+        evidence: (B, h, w), positive where the picture speaks for a class.
+        image_size: Height H and width W in pixels.
+        threshold: Share of the maximum, in (0, 1]; a higher one gives a smaller box.
+
+    Returns:
+        (B, 4) xyxy in pixels, on the lines between the cells. A map without positive evidence gives the cell of its
+        maximum.
+
+    >>> peak_boxes(torch.tensor([[[0.0, 4.0, 3.0], [0.0, 0.0, 0.0]]]), image_size=(20, 30))
+    tensor([[10.,  0., 30., 10.]])
+    """
+    evidence = at_least_float32(evidence)
+    maximum = evidence.amax((1, 2), keepdim=True)
+    strong = torch.where(maximum > 0, evidence >= threshold * maximum, evidence == maximum)
+    region = _region_of_peak(evidence, strong)
+    (height, width), (rows, columns) = image_size, evidence.shape[1:]
+    top, bottom = _first_and_end(region.any(2))
+    left, right = _first_and_end(region.any(1))
+    box = torch.stack([left * (width / columns), top * (height / rows), right * (width / columns),
+                       bottom * (height / rows)], 1)  # fmt: skip
+    return box.to(evidence.dtype)
+
+
+def paste_maps(
+    maps: Tensor, boxes: Tensor, owner: Tensor, count: int, image_size: Sequence[int], size: Sequence[int]
+) -> Tensor:
+    """Puts the maps of crops back to where the crops were cut out.
+
+    Each cell's evidence is spread evenly over the area that it came from. The mean of a map is kept: a class activation
+    map that is the mean of its logit stays so, as long as the crop lies in the picture; what was cut from outside the
+    picture is put on the picture's border.
+
+    Args:
+        maps: (N, K, p, q) class activation maps of the crops.
+        boxes: (N, 4) xyxy in pixels of the picture, where they were cut.
+        owner: (N,) int64, the picture each crop belongs to.
+        count: Number of pictures B.
+        image_size: Height H and width W of the pictures in pixels.
+        size: Height h and width w of the result.
+
+    Returns:
+        (B, K, h, w); the sum over the crops of a picture.
+
+    >>> maps = torch.full((1, 1, 2, 2), 3.0)
+    >>> box = torch.tensor([[0.0, 0.0, 5.0, 5.0]])
+    >>> paste_maps(maps, box, torch.tensor([0]), count=1, image_size=(10, 10), size=(2, 2))
+    tensor([[[[12.,  0.],
+              [ 0.,  0.]]]])
+    """
+    maps = at_least_float32(maps)
+    down = _shares(boxes[:, 1], boxes[:, 3], maps.shape[2], image_size[0], size[0]).to(maps)
+    across = _shares(boxes[:, 0], boxes[:, 2], maps.shape[3], image_size[1], size[1]).to(maps)
+    density = (size[0] * size[1]) / (maps.shape[2] * maps.shape[3])
+    with torch.autocast(maps.device.type, enabled=False):  # matrix products, which autocast would round
+        pasted = density * (down.transpose(1, 2).unsqueeze(1) @ maps @ across.unsqueeze(1))
+    canvas = pasted.new_zeros(count, *pasted.shape[1:])
+    return canvas.index_add(0, owner, pasted)
+
+
+def _shares(start: Tensor, end: Tensor, pieces: int, length: int, cells: int) -> Tensor:
+    """(N, pieces, cells): how each of equal pieces of [start, end] divides over the cells of [0, length].
+
+    Rows add up to 1; the pieces outside count for the first or last cell.
+    """
+    edges = torch.linspace(0, 1, pieces + 1, device=start.device, dtype=start.dtype)
+    edges = (start[:, None] + (end - start)[:, None] * edges) * (cells / length)
+    lines = torch.arange(1, cells, device=start.device, dtype=start.dtype)
+    # how much of each piece lies before each line between two cells; beyond the borders there is no line
+    width = (edges[:, 1:] - edges[:, :-1]).unsqueeze(2)
+    before = ((lines - edges[:, :-1].unsqueeze(2)) / width).clamp(0, 1)
+    return torch.diff(F.pad(F.pad(before, (1, 0)), (0, 1), value=1.0), dim=2)
+
+
+def _region_of_peak(evidence: Tensor, strong: Tensor) -> Tensor:
+    """(B, h, w) bool: the cells of `strong` (B, h, w) that are connected with the maximum."""
+    cross = evidence.new_tensor([[0.0, 1, 0], [1, 1, 1], [0, 1, 0]])[None, None]
+    region = strong & (evidence == evidence.amax((1, 2), keepdim=True))
+    while True:
+        touched = F.conv2d(region.to(evidence.dtype).unsqueeze(1), cross, padding=1).squeeze(1) > 0
+        grown = touched & strong
+        if torch.equal(grown, region):
+            return region
+        region = grown
+
+
+def _first_and_end(profile: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) index of the first true entry of a profile (B, n), and one past the last."""
+    first = profile.int().argmax(1)
+    end = profile.shape[1] - profile.flip(1).int().argmax(1)
+    return first, end

@@ -1,0 +1,236 @@
+"""Technique 2: one network sees the image, one sees the part; trained separately, then fused."""
+
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from lightning_priors.batch import PriorBatch
+from lightning_priors.errors import PriorError
+from lightning_priors.functional.cam import evidence_map
+from lightning_priors.functional.parts import jitter_boxes, paste_maps, peak_boxes, square_boxes
+from lightning_priors.nn import Classifier, Fusion
+from lightning_priors.nn.fusion import FusionKind
+from lightning_priors.techniques.base import PriorModule, PriorStep
+
+
+class Crops(NamedTuple):
+    """Parts of a batch of pictures, as many as there are."""
+
+    boxes: Tensor
+    """(N, 4) xyxy in pixels."""
+    owner: Tensor
+    """(N,) int64, the picture in the batch that each box belongs to."""
+
+
+class Branch(NamedTuple):
+    """What a network says of N pictures or crops."""
+
+    features: Tensor
+    """(N, C, h, w)."""
+    logits: Tensor
+    """(N, K)."""
+    cam: Tensor
+    """(N, K, h, w)."""
+
+
+def mean_by_owner(values: Tensor, owner: Tensor, count: int) -> Tensor:
+    """The mean over the crops of each picture.
+
+    Args:
+        values: (N, ...) one entry per crop.
+        owner: (N,) int64, the picture of each crop.
+        count: Number of pictures B.
+
+    Returns:
+        (B, ...), zero for pictures without a crop.
+
+    >>> mean_by_owner(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3).flatten()
+    tensor([2., 0., 5.])
+    """
+    number = torch.bincount(owner, minlength=count).clamp(min=1)
+    total = values.new_zeros(count, *values.shape[1:]).index_add(0, owner, values)
+    return total / number.view(-1, *[1] * (values.ndim - 1))
+
+
+class GlobalLocal(PriorModule):
+    """A network for the whole image and one for its parts, such as a bird and its head.
+
+    The branches are trained side by side but separately: the fusion sees detached features, so each branch is exactly
+    what a run of its own would give. In training and for ``acc_oracle`` the parts are those of the annotation;
+    otherwise the part is the box around the peak of the global branch's evidence (see `peak_boxes`), so that evaluation
+    sees the image alone. Several parts share the local network and are averaged. An image without a part is left to the global
+    branch. Logged beside the usual metrics: ``acc_global``, ``acc_local`` (of the parts that were found), and
+    ``acc_oracle`` (fused, with the annotated parts).
+
+    The Trainer's ``gradient_clip_val`` clips both branches by one norm and so couples them.
+
+    Args:
+        num_classes: Number of classes K of the primary task.
+        backbone: A timm model name, or ``tiny``, of both branches.
+        weights: ``none``, ``imagenet``, or the path of a checkpoint.
+        fusion: ``mean``, ``weights``, ``concatenation`` or ``gate``; see `lightning_priors.nn.Fusion`.
+        crop_size: Side in pixels of what the local network sees.
+        crop_scale: Side of the square crop relative to the longer side of the annotated box.
+        jitter: Random shift and resizing of the crops in training, as a fraction of their sides.
+        peak_threshold: Share of the peak's evidence down to which the part reaches.
+        joint: Whether the loss of the fused logits trains the branches too.
+        global_checkpoint: A run of this library to take the global branch from, with its head.
+        local_checkpoint: Likewise for the local branch.
+        freeze_branches: Whether only the fusion is trained.
+        lr: Learning rate of the default optimiser, AdamW.
+        weight_decay: Weight decay of the default optimiser.
+        warmup_epochs: Linear warm-up of the learning rate before its cosine, in epochs.
+        optimizer: Replaces the default optimiser.
+        scheduler: Replaces the default schedule.
+
+    Raises:
+        PriorError: If `freeze_branches` leaves nothing to train, or a checkpoint does not have the whole branch.
+
+    >>> model = GlobalLocal(num_classes=2, backbone="tiny", fusion="gate", crop_size=32)
+    >>> logits, cam = model.explain(torch.zeros(1, 3, 64, 64))
+    >>> cam.shape
+    torch.Size([1, 2, 8, 8])
+    """
+
+    requires: ClassVar = [("part_boxes",)]
+
+    def __init__(
+        self,
+        num_classes: int = 2,
+        backbone: str = "tiny",
+        weights: str = "none",
+        fusion: FusionKind = "weights",
+        crop_size: int = 64,
+        crop_scale: float = 1.5,
+        jitter: float = 0.2,
+        peak_threshold: float = 0.5,
+        joint: bool = False,
+        global_checkpoint: str | None = None,
+        local_checkpoint: str | None = None,
+        freeze_branches: bool = False,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup_epochs: float = 0.0,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(num_classes, weights, lr, weight_decay, warmup_epochs, optimizer, scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"])
+        if freeze_branches and fusion == "mean":
+            raise PriorError("freeze_branches with fusion mean leaves nothing to train; choose another fusion")
+        self.global_branch = Classifier(num_classes, backbone)
+        self.local_branch = Classifier(num_classes, backbone)
+        channels = self.global_branch.backbone.num_features
+        self.fusion = Fusion(fusion, (channels, channels), num_classes)
+        self.crop_size, self.crop_scale, self.jitter = crop_size, crop_scale, jitter
+        self.peak_threshold, self.joint, self.freeze_branches = peak_threshold, joint, freeze_branches
+        self.global_checkpoint, self.local_checkpoint = global_checkpoint, local_checkpoint
+        for branch in (self.global_branch, self.local_branch):
+            branch.requires_grad_(not freeze_branches)
+
+    def load_initial_weights(self) -> None:
+        """Loads the backbones' weights, then the branches of earlier runs."""
+        super().load_initial_weights()
+        if self.global_checkpoint is not None:
+            rank_zero_info(self.global_branch.load(self.global_checkpoint, prefer="global_branch"))
+        if self.local_checkpoint is not None:
+            rank_zero_info(self.local_branch.load(self.local_checkpoint, prefer="local_branch"))
+
+    def on_train_start(self) -> None:
+        """Freezes the statistics of frozen branches."""
+        for branch in (self.global_branch, self.local_branch):
+            branch.backbone.freeze_statistics = self.freeze_branches
+
+    def step(self, batch: PriorBatch) -> PriorStep:
+        """The sum of the cross entropies of the global, the local and the fused logits."""
+        image, label = batch["image"], batch["label"]
+        crops = self.annotated_crops(batch)
+        jittered = Crops(jitter_boxes(crops.boxes, self.jitter), crops.owner)
+        whole, parts = self.look(self.global_branch, image), self.look_at_crops(image, jittered)
+        fused, _ = self.fuse(whole, parts, crops.owner)
+        terms = {}
+        if not self.freeze_branches:
+            terms["global"] = F.cross_entropy(whole.logits, label)
+            terms["local"] = _mean_loss(parts, label[crops.owner], self.local_branch)
+        if self.fusion.kind != "mean" or self.joint:
+            terms["fused"] = F.cross_entropy(fused, label)
+        return PriorStep(torch.stack(list(terms.values())).sum(), fused, terms)
+
+    def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Classifies images (B, 3, H, W) to logits (B, K) and class activation maps (B, K, h, w) of both branches.
+
+        The local branch's evidence stands where the part was cut out.
+        """
+        whole = self.look(self.global_branch, image)
+        return self.explain_with(image, whole, self.found_crops(image, whole))
+
+    def explain_with(self, image: Tensor, whole: Branch, crops: Crops) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) and maps (B, K, h, w) from the global branch and given parts."""
+        parts = self.look_at_crops(image, crops)
+        logits, weights = self.fuse(whole, parts, crops.owner)
+        count = torch.bincount(crops.owner, minlength=len(image)).clamp(min=1)
+        global_cam = self.fusion.branch_cam(0, whole.features, whole.cam, weights)
+        local_cam = self.fusion.branch_cam(1, parts.features, parts.cam, weights[crops.owner])
+        local_cam = local_cam / count[crops.owner, None, None, None]
+        size = whole.cam.shape[2:]
+        return logits, global_cam + paste_maps(local_cam, crops.boxes, crops.owner, len(image), image.shape[2:], size)
+
+    def evaluate(self, batch: PriorBatch, stage: str) -> None:
+        """The shared evaluation with the part that was found, and the accuracies of the branches and of the oracle."""
+        image, label = batch["image"], batch["label"]
+        whole = self.look(self.global_branch, image)
+        crops = self.found_crops(image, whole)
+        self.log_evaluation(batch, stage, *self.explain_with(image, whole, crops))
+        answers = {"acc_global": whole.logits, "acc_local": self.look_at_crops(image, crops).logits}
+        if "part_boxes" in batch:
+            annotated = self.annotated_crops(batch)
+            answers["acc_oracle"], _ = self.fuse(whole, self.look_at_crops(image, annotated), annotated.owner)
+        right = {f"{stage}/{name}": (logits.argmax(1) == label).float().mean() for name, logits in answers.items()}
+        self.log_dict(right, batch_size=len(label), sync_dist=True)
+
+    def look(self, branch: Classifier, image: Tensor) -> Branch:
+        """What a branch says of images (B, 3, H, W)."""
+        features = branch.backbone(image)
+        logits, cam = branch.head(features)
+        return Branch(features, logits, cam)
+
+    def look_at_crops(self, image: Tensor, crops: Crops) -> Branch:
+        """What the local branch says of parts, cut out at its own resolution."""
+        if len(crops.owner) == 0:
+            channels, classes = self.local_branch.head.weight.shape[1], len(self.local_branch.head.bias)
+            return Branch(*(image.new_zeros(0, *shape) for shape in [(channels, 1, 1), (classes,), (classes, 1, 1)]))
+        regions = torch.cat([crops.owner[:, None].to(image.dtype), crops.boxes.to(image.dtype)], 1)
+        return self.look(self.local_branch, roi_align(image, regions, self.crop_size, aligned=True))
+
+    def fuse(self, whole: Branch, parts: Branch, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Fused logits (B, K) and weights of the branches (B, 2); gradients pass to the branches only if joint."""
+        count = len(whole.logits)
+        local_features = mean_by_owner(parts.features.mean((2, 3)), owner, count)
+        answers = [whole.features.mean((2, 3)), whole.logits, local_features, mean_by_owner(parts.logits, owner, count)]
+        if not self.joint:
+            answers = [answer.detach() for answer in answers]
+        logits, weights = self.fusion(*answers, torch.bincount(owner, minlength=count) > 0)
+        return logits, weights
+
+    def annotated_crops(self, batch: PriorBatch) -> Crops:
+        """Squares about the annotated parts of a batch; images without one have no crop."""
+        owner = batch["part_valid"].nonzero()[:, 0]
+        return Crops(square_boxes(batch["part_boxes"][batch["part_valid"]], self.crop_scale), owner)
+
+    def found_crops(self, image: Tensor, whole: Branch) -> Crops:
+        """One square for each image about the peak of the evidence for the class that the global branch predicts."""
+        evidence = evidence_map(whole.cam.detach(), whole.logits.argmax(1))
+        boxes = peak_boxes(evidence, image.shape[2:], self.peak_threshold)
+        return Crops(square_boxes(boxes), torch.arange(len(image), device=image.device))
+
+
+def _mean_loss(parts: Branch, label: Tensor, branch: nn.Module) -> Tensor:
+    """The mean cross entropy of the crops; without a crop zero, with a gradient of zero for every parameter."""
+    if len(label):
+        return F.cross_entropy(parts.logits, label)
+    return torch.stack([parameter.sum() for parameter in branch.parameters()]).sum() * 0

@@ -1,0 +1,205 @@
+"""Global and local branches: separate in training, fused in the answer."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+from torchvision.ops import roi_align
+
+from lightning_priors.errors import PriorError
+from lightning_priors.functional.parts import square_boxes
+from lightning_priors.techniques import GlobalLocal, Pretrained
+from lightning_priors.techniques.global_local import Crops, mean_by_owner
+
+
+def sgd(parameters) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+def constant(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def test_each_branch_is_to_the_bit_what_a_run_of_its_own_gives(fit, squares) -> None:
+    torch.manual_seed(5)
+    both = GlobalLocal(fusion="gate", crop_size=16, jitter=0.0, optimizer=sgd, scheduler=constant)
+    alone = Pretrained(optimizer=sgd, scheduler=constant)
+    alone.classifier.load_state_dict(both.global_branch.state_dict())
+    local = copy.deepcopy(both.local_branch)
+    fit(both, epochs=2, shuffle=False)
+    fit(alone, epochs=2, shuffle=False)
+    optimizer = sgd(local.parameters())
+    for _ in range(2):
+        for batch in DataLoader(squares(24), batch_size=8):
+            boxes = square_boxes(batch["part_boxes"][:, 0], 1.5)
+            crops = roi_align(batch["image"], list(boxes[:, None]), 16, aligned=True)
+            optimizer.zero_grad()
+            F.cross_entropy(local(crops)[0], batch["label"]).backward()
+            optimizer.step()
+    for name, value in alone.classifier.state_dict().items():
+        assert torch.equal(both.global_branch.state_dict()[name], value), name
+    for name, value in local.state_dict().items():
+        assert torch.equal(both.local_branch.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_fused_loss_reaches_the_branches_only_if_joint(batch, joint: bool) -> None:
+    module = GlobalLocal(fusion="concatenation", crop_size=16, joint=joint)
+    fused = module.step(batch()).terms["fused"]
+    branches = [*module.global_branch.parameters(), *module.local_branch.parameters()]
+    gradients = torch.autograd.grad(fused, branches, allow_unused=True)
+    reached = [gradient is not None and bool(gradient.abs().sum() > 0) for gradient in gradients]
+    assert any(reached) is joint
+    assert all(g is not None for g in torch.autograd.grad(module.step(batch()).loss, list(module.parameters())))
+
+
+@pytest.mark.parametrize("fusion", ["mean", "weights", "concatenation", "gate"])
+def test_the_map_adds_up_to_the_fused_logits(batch, fusion) -> None:
+    module = GlobalLocal(num_classes=3, fusion=fusion, crop_size=16).double().eval()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    image = batch()["image"].double()
+    logits, cam = module.explain(image)
+    whole = module.look(module.global_branch, image)
+    crops = module.found_crops(image, whole)
+    _, weights = module.fuse(whole, module.look_at_crops(image, crops), crops.owner)
+    heads = (module.global_branch.head, module.local_branch.head)
+    bias = weights[:, :1] * heads[0].bias + weights[:, 1:] * heads[1].bias
+    if fusion == "concatenation":
+        bias = module.fusion.classify.bias
+    torch.testing.assert_close(cam.mean((2, 3)) + bias, logits)
+    assert torch.equal(module(image), logits)
+
+
+def test_evidence_of_the_local_branch_stands_in_its_box(batch) -> None:
+    module = GlobalLocal(fusion="weights", crop_size=16).eval()
+    module.fusion.weights.data = torch.tensor([0.0, 1.0])
+    image = batch()["image"]
+    whole = module.look(module.global_branch, image)
+    boxes = torch.tensor([[8.0, 16.0, 16.0, 24.0]]).expand(6, 4)
+    _, cam = module.explain_with(image, whole, Crops(boxes, torch.arange(6)))
+    outside = torch.ones(4, 4, dtype=torch.bool)
+    outside[2, 1] = False  # cells of 8 pixels
+    assert cam[:, :, outside].abs().max() == 0
+    assert cam[:, :, 2, 1].abs().min() > 0
+
+
+def test_an_image_without_a_part_is_left_to_the_global_branch(batch) -> None:
+    module, sample = GlobalLocal(fusion="weights", crop_size=16, jitter=0.0).eval(), batch()
+    sample["part_valid"][::2] = False
+    logits = module.step(sample).logits
+    whole, _ = module.global_branch(sample["image"])
+    torch.testing.assert_close(logits[::2], whole[::2])
+    assert not torch.allclose(logits[1::2], whole[1::2])
+
+
+def test_boxes_of_absent_parts_change_nothing(batch) -> None:
+    module = GlobalLocal(crop_size=16, jitter=0.0)
+    losses = []
+    for content in (0.0, 9.0):
+        sample = batch()
+        sample["part_valid"][::2] = False
+        sample["part_boxes"][::2] = content
+        losses.append(module.step(sample).loss)
+    assert torch.equal(*losses)
+
+
+def test_a_batch_without_any_part_still_gives_every_parameter_a_gradient(batch) -> None:
+    """Otherwise DistributedDataParallel would wait for it."""
+    module, sample = GlobalLocal(crop_size=16), batch()
+    sample["part_valid"][:] = False
+    step = module.step(sample)
+    assert step.terms["local"] == 0
+    gradients = torch.autograd.grad(step.loss, list(module.local_branch.parameters()))
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_several_parts_share_the_local_network_and_are_averaged(batch) -> None:
+    module, sample = GlobalLocal(fusion="mean", crop_size=16, jitter=0.0).eval(), batch(2)
+    first, second = torch.tensor([0.0, 0, 16, 16]), torch.tensor([8.0, 8, 24, 24])
+    single = []
+    for box in (first, second):
+        one = {**sample, "part_boxes": box.expand(2, 1, 4), "part_valid": torch.ones(2, 1, dtype=torch.bool)}
+        crops = module.annotated_crops(one)
+        single.append(module.look_at_crops(sample["image"], crops).logits)
+    sample["part_boxes"] = torch.stack([first, second]).expand(2, 2, 4)
+    sample["part_valid"] = torch.tensor([[True, True], [False, True]])
+    whole, _ = module.global_branch(sample["image"])
+    local = torch.stack([(single[0][0] + single[1][0]) / 2, single[1][1]])
+    torch.testing.assert_close(module.step(sample).logits, (whole + local) / 2)
+
+
+def test_mean_by_owner_is_flat_in_the_order_of_the_crops() -> None:
+    values, owner = torch.randn(6, 3), torch.tensor([0, 3, 3, 1, 0, 0])
+    order = torch.randperm(6)
+    torch.testing.assert_close(mean_by_owner(values, owner, 5), mean_by_owner(values[order], owner[order], 5))
+    assert (mean_by_owner(values, owner, 5)[[2, 4]] == 0).all()
+
+
+def test_jitter_moves_the_crops_of_training_only(batch) -> None:
+    torch.manual_seed(0)
+    module, sample = GlobalLocal(crop_size=16, jitter=0.3).eval(), batch()
+    assert not torch.equal(module.step(sample).terms["local"], module.step(sample).terms["local"])
+    assert torch.equal(module(sample["image"]), module(sample["image"]))
+
+
+def test_what_is_logged_and_that_the_oracle_is_not_the_answer(fit, squares) -> None:
+    trainer = fit(GlobalLocal(fusion="mean", crop_size=16), epochs=3)
+    metrics = trainer.callback_metrics
+    assert {"val/acc", "val/acc_global", "val/acc_local", "val/acc_oracle"} <= set(metrics)
+    module = trainer.lightning_module.eval()
+    sample = next(iter(DataLoader(squares(8), batch_size=8)))
+    with torch.no_grad():
+        found = module(sample["image"])
+        annotated = module.annotated_crops(sample)
+        whole = module.look(module.global_branch, sample["image"])
+        oracle, _ = module.fuse(whole, module.look_at_crops(sample["image"], annotated), annotated.owner)
+    for key, logits in (("acc", found), ("acc_oracle", oracle), ("acc_global", whole.logits)):
+        assert metrics[f"val/{key}"].item() == pytest.approx(
+            (logits.argmax(1) == sample["label"]).float().mean().item()
+        )
+    assert not torch.allclose(found, oracle)
+
+
+def test_branches_come_from_earlier_runs_and_stay_frozen(fit, tmp_path: Path) -> None:
+    fit(earlier := Pretrained(num_classes=2)).save_checkpoint(tmp_path / "global.ckpt")
+    fit(other := GlobalLocal(crop_size=16)).save_checkpoint(tmp_path / "both.ckpt")
+    module = GlobalLocal(
+        fusion="gate",
+        crop_size=16,
+        global_checkpoint=str(tmp_path / "global.ckpt"),
+        local_checkpoint=str(tmp_path / "both.ckpt"),
+        freeze_branches=True,
+    )
+    before = module.fusion.gate.weight.clone()
+    trainer = fit(module, epochs=2)
+    for name, value in earlier.classifier.state_dict().items():
+        assert torch.equal(module.global_branch.state_dict()[name], value), name
+    for name, value in other.local_branch.state_dict().items():
+        assert torch.equal(module.local_branch.state_dict()[name], value), name
+    assert not torch.equal(before, module.fusion.gate.weight)
+    assert "train/loss_local" not in trainer.callback_metrics
+
+
+def test_branches_of_earlier_runs_can_be_tuned_further(fit, tmp_path: Path) -> None:
+    fit(earlier := Pretrained()).save_checkpoint(tmp_path / "global.ckpt")
+    module = GlobalLocal(crop_size=16, global_checkpoint=str(tmp_path / "global.ckpt"))
+    fit(module, epochs=1, limit_train_batches=0)
+    torch.testing.assert_close(module.global_branch.state_dict(), earlier.classifier.state_dict())
+    fit(module)
+    assert not torch.equal(module.global_branch.head.weight, earlier.classifier.head.weight)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(fit, tmp_path: Path) -> None:
+    fit(Pretrained(num_classes=5)).save_checkpoint(tmp_path / "five.ckpt")
+    module = GlobalLocal(crop_size=16, global_checkpoint=str(tmp_path / "five.ckpt"))
+    with pytest.raises(PriorError, match=r"five.ckpt does not fit: 2 of 26 entries, such as head.weight"):
+        fit(module)
+
+
+def test_nothing_to_train_is_refused() -> None:
+    with pytest.raises(PriorError, match="leaves nothing to train"):
+        GlobalLocal(fusion="mean", freeze_branches=True)
