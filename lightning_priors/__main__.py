@@ -1,0 +1,89 @@
+"""The front of the command line: answers what needs no torch at once and hands the rest over."""
+
+import re
+import sys
+from collections.abc import Sequence
+
+import lightning_priors
+from lightning_priors.errors import PriorError, nearest
+
+COMMANDS = {
+    "fit": "train a technique; a run folder keeps its configuration, metrics, checkpoints and panels",
+    "validate": "evaluate a checkpoint on the validation images",
+    "test": "evaluate a checkpoint on the test images",
+    "predict": "write the class probabilities of the test images to predictions.csv",
+    "compare": "run several techniques and seeds under one protocol and summarise them",
+}
+
+HELP = """\
+usage: lightning-priors COMMAND [options]
+
+{commands}
+
+  lightning-priors COMMAND --help    the options of a command
+  lightning-priors --version
+
+examples:
+  lightning-priors fit -c configs/cam_restriction.yaml --trainer.max_epochs 10
+  lightning-priors fit --model Pretrained --data.source Waterbirds --data.source.root DIR
+  lightning-priors fit --model.help CAMRestriction
+  lightning-priors test -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: The arguments after the program's name; by default those of the process.
+
+    Returns:
+        The exit code: 0, 1 for a failure, 2 for a user's mistake, 130 after Ctrl-C.
+
+    >>> main(["--version"])
+    lightning-priors 0.1.0
+    0
+    """
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except PriorError as error:
+        print(f"error: {last_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def last_line(error: PriorError) -> str:
+    r"""The line that names the mistake; an error from a worker process carries a traceback before it.
+
+    >>> last_line(PriorError("Caught PriorError in worker 0.\nTraceback ...\nerrors.PriorError: a.png is broken"))
+    'a.png is broken'
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^[\w.]+Error: ", "", lines[-1])
+
+
+def _dispatch(arguments: list[str]) -> int:
+    command = arguments[0] if arguments else ""
+    if command in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        print(HELP.format(commands="\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())))
+        return 0
+    if command == "--version":
+        print(f"lightning-priors {lightning_priors.__version__}")
+        return 0
+    if command not in COMMANDS:
+        problem = f"there is no command {command!r}" if command else "a command is missing"
+        raise PriorError(f"{problem}; {nearest(command, COMMANDS)}")
+    if command == "compare":
+        from lightning_priors import compare
+
+        return compare.main(arguments[1:])
+    from lightning_priors import cli
+
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The parser's long messages in one line that names the mistake and the nearest right one; plain string work."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from lightning_priors.errors import nearest
+
+
+class Complaint(NamedTuple):
+    """What the parser said, and what would have been right."""
+
+    message: str
+    """The parser's text, of many lines."""
+    option: str
+    """The option that the text is about, with dots: ``model.optimizer``; empty when it names none."""
+    options: list[str]
+    """Every option of the command, with dots and without dashes."""
+    bases: Mapping[str, type]
+    """The base class of each option that takes a class."""
+
+
+def explain(message: str, options: Iterable[str], bases: Mapping[str, type]) -> str:
+    """Says in one line what is wrong with a command line or a configuration file.
+
+    Args:
+        message: The parser's message.
+        options: Every option of the command, with dots and without dashes.
+        bases: The base class of each option that takes a class.
+
+    Returns:
+        The line, without a line break.
+
+    >>> explain("unrecognized arguments: --trainer.max_epoch 3", ["trainer.max_epochs"], {})
+    "there is no option --trainer.max_epoch; did you mean '--trainer.max_epochs'?"
+    """
+    option = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
+    complaint = Complaint(message, option, list(options), bases)
+    for pattern, line in _LINES:
+        if match := re.search(pattern, message):
+            return line(complaint, match)
+    return " ".join(message.split())
+
+
+def subclasses(base: type) -> dict[str, type]:
+    """The classes that can be given where `base` is asked for, by their short names.
+
+    >>> sorted(subclasses(ArithmeticError))
+    ['ArithmeticError', 'FloatingPointError', 'OverflowError', 'ZeroDivisionError']
+    """
+    found = {} if inspect.isabstract(base) or base.__name__.startswith("_") else {base.__name__: base}
+    children: list[type] = type.__subclasses__(base)
+    for child in children:
+        found |= subclasses(child)
+    return found
+
+
+def _unknown_argument(complaint: Complaint, match: re.Match[str]) -> str:
+    """An argument that the class of an option does not have."""
+    name, before, after = match[1], complaint.message[: match.start()], complaint.message[match.end() :]
+    paths = re.findall(r"given class_path '([^']+)'", before)
+    partial = re.match(r"[^\n]*class_path='([^']+)'", after)
+    path = partial[1] if partial else paths[-1]
+    base = complaint.bases.get(complaint.option)
+    if base is not None and path.rsplit(".", 1)[-1] == base.__name__:
+        return f"--{complaint.option}.{name} needs a class first: --{complaint.option} CLASS"
+    owner = _import(path)
+    return f"{owner.__name__} has no option {name!r} (--{complaint.option}.{name}); {nearest(name, _arguments(owner))}"
+
+
+def _unknown_class(complaint: Complaint, match: re.Match[str]) -> str:
+    """A short name, or a dotted path, that no class answers to."""
+    base = complaint.bases.get(complaint.option)
+    hint = nearest(match[1].rsplit(".", 1)[-1], subclasses(base)) if base else "give the class with its module"
+    return f"--{complaint.option}: there is no class {match[1]!r}; {hint}"
+
+
+def _wrong_class(complaint: Complaint, match: re.Match[str]) -> str:
+    base = complaint.bases.get(complaint.option)
+    hint = f"; {nearest('', subclasses(base))}" if base else ""
+    return f"--{complaint.option} takes a {match[1]}{hint}"
+
+
+def _class_missing(complaint: Complaint, match: re.Match[str]) -> str:
+    base = complaint.bases.get(complaint.option)
+    return f"--{complaint.option} needs a class first" + (f"; {nearest('', subclasses(base))}" if base else "")
+
+
+def _unknown_choice(complaint: Complaint, match: re.Match[str]) -> str:
+    choices = re.findall(r"'([^']*)'", match[1])
+    value = _value(complaint.message)
+    return f"--{complaint.option} cannot be {value!r}; {nearest(value, choices)}"
+
+
+def _missing(complaint: Complaint, match: re.Match[str]) -> str:
+    """Arguments without a value; those of the command come with the command's name."""
+    names = [re.sub(r"^(fit|validate|test|predict)\.", "", name) for name in match[1].split(", ")]
+    prefix = f"{complaint.option}." if complaint.option else ""
+    base = complaint.bases.get(names[0])
+    hint = f"; {nearest('', subclasses(base))}" if base else ""
+    return " and ".join(f"--{prefix}{name}" for name in names) + f" must be given{hint}"
+
+
+def _unknown_option(complaint: Complaint, match: re.Match[str]) -> str:
+    word = match[1]
+    if not word.startswith("-"):
+        return f"{word!r} belongs to no option"
+    name = word.partition("=")[0]
+    return f"there is no option {name}; {nearest(name, [f'--{option}' for option in complaint.options])}"
+
+
+def _unknown_key(complaint: Complaint, match: re.Match[str]) -> str:
+    """A key of a configuration file: the top level is compared first, then the whole path."""
+    group, name = match.groups()
+    key = f"{group}.{name}" if group else name
+    root = key.partition(".")[0]
+    roots = list(dict.fromkeys(option.partition(".")[0] for option in complaint.options))
+    wrong, choices = (key, complaint.options) if root in roots else (root, roots)
+    return f"the configuration has no entry {wrong!r}; {nearest(wrong, choices)}"
+
+
+def _wrong_type(complaint: Complaint, match: re.Match[str]) -> str:
+    """A number where there is a word, and the like; of a union, all its types."""
+    inner = complaint.message.rpartition("Parser key")[2]
+    is_union = "Subtypes:" in inner.partition("Expected")[0]
+    types = re.findall(r"Expected an? <class '([^']+)'>", inner.partition("Given value")[0])[: None if is_union else 1]
+    wanted = " or ".join("null" if name == "NoneType" else name.rsplit(".", 1)[-1] for name in types)
+    return f"--{complaint.option} takes {wanted}, not {_value(complaint.message)!r}"
+
+
+_LINES: list[tuple[str, Callable[[Complaint, re.Match[str]], str]]] = [
+    (r"Option '([^']+)' is not accepted", _unknown_argument),
+    (r"Expected a dot import path string: (\S+)", _unknown_class),
+    (r"given class_path '([^']+)':\s+(?:No module named|module \S+ has no attribute)", _unknown_class),
+    (r"does not correspond to a subclass of (\w+)", _wrong_class),
+    (r"Expected an instantiatable class, but \S+ is abstract", _class_missing),
+    (r"Expected a typing\.Literal\[(.*)\]", _unknown_choice),
+    (r"the following arguments are required: (.+)", _missing),
+    (r"unrecognized arguments: (\S+)", _unknown_option),
+    (r"(?:Subcommand '\w+'|Group '(\w+)') does not accept option '([^']+)'", _unknown_key),
+    (r"Expected an? <class '", _wrong_type),
+]
+"""The most telling part of a message comes first: a union lists the complaints of all its types."""
+
+
+def _value(message: str) -> str:
+    """What the user gave: the innermost value that a message tells."""
+    found = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (?!NestedArg)(.*)", message)
+    found = found or re.search(r"val=(.*)\)", message)
+    return found[1].strip("'") if found else ""
+
+
+def _import(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    owner: type = getattr(importlib.import_module(module), name)
+    return owner
+
+
+def _arguments(owner: type) -> list[str]:
+    return [name for name in inspect.signature(owner).parameters if name != "self"]

@@ -1,0 +1,99 @@
+"""Weights & Biases without a key or a network: logging goes to a local folder that can be sent later."""
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
+
+SECONDS_TO_ANSWER = 3.0
+
+
+def go_offline_if_needed() -> None:
+    """Chooses W&B's offline mode when there is no key or no network, and says so; a mode set by the user stays.
+
+    Without this, a missing key aborts the run or waits for an answer at the terminal, and a missing network stops it
+    after a minute and a half.
+    """
+    if "WANDB_MODE" in os.environ:
+        return
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    reason = _reason_to_be_offline(url)
+    if reason:
+        os.environ["WANDB_MODE"] = "offline"
+        os.environ.setdefault("WANDB_SILENT", "true")  # its ten lines say less than the two of ours
+        print(f"W&B: {reason}, so this run is logged offline")
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Ends a W&B run with the command that started it, says how to send an offline one, and restores the mode."""
+    before = {name: os.environ.get(name) for name in ("WANDB_MODE", "WANDB_SILENT")}
+    try:
+        yield
+    finally:
+        _finish()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+
+
+def _reason_to_be_offline(url: str) -> str:
+    """Why a W&B server cannot be used, or an empty string."""
+    host = urlsplit(url).hostname or url
+    if not (os.environ.get("WANDB_API_KEY") or _stored_key(host)):
+        return f"no API key for {host} (`wandb login` stores one)"
+    if not _answers(url):
+        return f"no answer from {host}"
+    return ""
+
+
+def _stored_key(host: str) -> str | None:
+    """The key that ``wandb login`` has stored in the netrc file."""
+    path = os.environ.get("NETRC") or next(
+        (str(p) for p in map(Path.home().joinpath, (".netrc", "_netrc")) if p.is_file()), ""
+    )
+    try:
+        entry = netrc(path).authenticators(host)
+    except (OSError, NetrcParseError):
+        return None
+    return entry[2] if entry else None
+
+
+def _answers(url: str) -> bool:
+    """Whether a server answers in time, with whatever it says.
+
+    In a thread of its own, because the look-up of a name may take longer than the time limit of the connection.
+    """
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=SECONDS_TO_ANSWER).close()
+        except urllib.error.HTTPError:
+            answers.append(True)
+        except OSError:
+            answers.append(False)
+        else:
+            answers.append(True)
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(SECONDS_TO_ANSWER)
+    return bool(answers) and answers[0]
+
+
+def _finish() -> None:
+    wandb = sys.modules.get("wandb")
+    if wandb is None or wandb.run is None:
+        return
+    folder, offline = Path(wandb.run.dir).parent, wandb.run.offline
+    wandb.finish()
+    if offline:
+        shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        print(f"W&B: logged offline; send it with: wandb sync {shown}")
