@@ -6,7 +6,7 @@ import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,8 @@ class Backbone(nn.Module):
             mean, std = IMAGE_MEAN, IMAGE_STD
         else:
             self.model = _create(name)
-            mean, std = self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"]
+            config = _pretrained_config(self.model)
+            mean, std = config["mean"], config["std"]
         scale = torch.tensor(IMAGE_STD) / torch.tensor(std)
         shift = (torch.tensor(IMAGE_MEAN) - torch.tensor(mean)) / torch.tensor(std)
         self.register_buffer("_scale", scale.view(1, 3, 1, 1), persistent=False)
@@ -102,7 +103,7 @@ class Backbone(nn.Module):
         if features.ndim == 3:  # tokens
             height, width = (side // patch for side, patch in zip(image.shape[2:], self._patch(), strict=True))
             features = features[:, int(self.model.num_prefix_tokens) :]  # type: ignore[arg-type]
-            return features.transpose(1, 2).unflatten(2, (height, width))
+            return features.transpose(1, 2).reshape(len(image), -1, height, width)
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
             return features.permute(0, 3, 1, 2)
         return features
@@ -174,7 +175,7 @@ class Backbone(nn.Module):
     def _patch(self) -> tuple[int, int]:
         """Height and width in pixels of the image patch that makes one token."""
         height, width = self.model.patch_embed.patch_size  # type: ignore[union-attr,misc]
-        return int(height), int(width)  # type: ignore[arg-type]
+        return int(height), int(width)
 
     def _switch_off_parameters_behind_the_map(self) -> None:
         """Some networks keep layers after the pooling; without a gradient they would stall DistributedDataParallel."""
@@ -195,13 +196,19 @@ def _create(name: str) -> nn.Module:
 
     if name.split(".")[0] not in timm.list_models():
         raise PriorError(f"unknown backbone {name!r}; {nearest(name, ['tiny', *timm.list_models()])}")
-    for any_size in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
+    attempts: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}, {}]
+    for any_size in attempts:
         try:
             model: nn.Module = timm.create_model(name, num_classes=0, global_pool="", **any_size)
         except TypeError:  # CNNs take no such argument: they accept any size as they are
             continue
         return model
     raise AssertionError("unreachable: the last attempt passes no argument")
+
+
+def _pretrained_config(model: nn.Module) -> Mapping[str, Any]:
+    """What timm knows of a model's weights: the mean and deviation of their images, their tag."""
+    return cast(Mapping[str, Any], model.pretrained_cfg)
 
 
 def _imagenet_state(name: str) -> tuple[str, Mapping[str, Tensor]]:
@@ -224,7 +231,7 @@ def _imagenet_state(name: str) -> tuple[str, Mapping[str, Tensor]]:
             f"no ImageNet weights for {name!r}: {type(error).__name__} while asking timm's hub; "
             f"give weights the path of a file{offline}"
         ) from error
-    return f"timm ({model.pretrained_cfg['tag'] or name})", model.state_dict()
+    return f"timm ({_pretrained_config(model)['tag'] or name})", model.state_dict()
 
 
 def efficientnet_lite_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -292,7 +299,7 @@ def read_state(path: str) -> Mapping[str, Tensor]:
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return load_file(path)  # type: ignore[no-any-return]
+        return cast(Mapping[str, Tensor], load_file(path))
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

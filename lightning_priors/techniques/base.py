@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
@@ -192,14 +192,13 @@ class PriorModule(L.LightningModule, ABC):
             optimizer: torch.optim.Optimizer = torch.optim.AdamW(decays, lr=self.lr)
         else:
             factors = [factor for factor, _ in groups]
-            optimizer = self.optimizer([{"params": parameters} for _, parameters in groups])  # type: ignore[list-item]
+            optimizer = self.optimizer([{"params": parameters} for _, parameters in groups])
             rank_zero_info(f"{type(optimizer).__name__} given: it has its own lr and weight_decay, not the module's")
         for factor, group in zip(factors, optimizer.param_groups, strict=True):
             group["lr"] *= factor
         if self.scheduler is not None:
             scheduler = self.scheduler(optimizer)
-            monitor = {"monitor": "val/loss"} if isinstance(scheduler, ReduceLROnPlateau) else {}
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **monitor}}  # type: ignore[typeddict-item]
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
         total = self.trainer.estimated_stepping_batches
         warmup = self.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         cosine = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))

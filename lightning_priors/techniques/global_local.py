@@ -63,8 +63,8 @@ class GlobalLocal(PriorModule):
     The branches are trained side by side but separately: the fusion sees detached features, so each branch is exactly
     what a run of its own would give. In training and for ``acc_oracle`` the parts are those of the annotation;
     otherwise the part is the box around the peak of the global branch's evidence (see `peak_boxes`), so that evaluation
-    sees the image alone. Several parts share the local network and are averaged. An image without a part is left to the global
-    branch. Logged beside the usual metrics: ``acc_global``, ``acc_local`` (of the parts that were found), and
+    sees the image alone. Several parts share the local network and are averaged. An image without a part is left to the
+    global branch. Logged beside the usual metrics: ``acc_global``, ``acc_local`` (of the parts that were found), and
     ``acc_oracle`` (fused, with the annotated parts).
 
     The Trainer's ``gradient_clip_val`` clips both branches by one norm and so couples them.

@@ -91,7 +91,7 @@ def test_gradual_unfreezing_frees_from_the_head_downwards(fit, weights: str) -> 
 
 
 def test_layer_decay_scales_the_first_step_of_each_layer(fit, weights: str) -> None:
-    """Under SGD the size of a step is the rate times the gradient, so the ratio to a run without decay is the factor."""
+    """Under SGD a step is the rate times the gradient, so the ratio to a run without decay is the factor."""
     steps = []
     for decay in (1.0, 0.5):
         snapshots = Snapshots()
