@@ -1,0 +1,204 @@
+"""What is compared: named configs times seeds, from a YAML file. Imports no torch, so that mistakes show at once."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_priors.errors import PriorError, nearest
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the configs that are compared.
+
+    Args:
+        name: Its name in the tables and its folder under the output.
+        configs: Files that are laid over each other, later ones winning.
+        options: Options as on the command line, such as ``--model.weight=1``.
+    """
+
+    name: str
+    configs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison. Paths are relative to the working directory, as for all commands.
+
+    Args:
+        runs: The configs, by name; the first is what the others are compared with.
+        shared: Config files laid over those of every run: the data, the trainer.
+        options: Options for every run; a run's own come after them.
+        seeds: Each run is repeated with each; the split of the data stays the same.
+        output: Folder of the tables and of one folder for each run.
+        columns: Columns of the printed table.
+
+    >>> plan = Plan({"plain": Variant("plain", ("a.yaml",), ("--model.lr=1",))}, shared=("b.yaml",), seeds=(0, 1))
+    >>> plan.arguments(plan.runs["plain"], seed=1)
+    ['--config=a.yaml', '--config=b.yaml', '--model.lr=1', '--seed_everything=1']
+    """
+
+    runs: dict[str, Variant]
+    shared: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    output: str = "runs/compare"
+    columns: tuple[str, ...] = (
+        "test/acc",
+        "test/worst_group_acc",
+        "test/epg",
+        "seconds_per_step",
+        "relative_seconds_per_step",
+        "fit_seconds",
+    )
+
+    def arguments(self, variant: Variant, seed: int) -> list[str]:
+        """The command line of one run, without the subcommand: the run's files, the shared ones, then the options."""
+        files = [f"--config={file}" for file in (*variant.configs, *self.shared)]
+        return [*files, *self.options, *variant.options, f"--seed_everything={seed}"]
+
+
+def read_plan(path: str) -> Plan:
+    """Reads a plan and checks it.
+
+    Args:
+        path: A YAML file with the fields of `Plan`, of which only ``runs`` is required, and under each run those of
+            `Variant`.
+
+    Returns:
+        The plan, with defaults filled in.
+
+    Raises:
+        PriorError: If the file or one it names is missing, a key is unknown or there twice, or a value is of the wrong
+            kind.
+    """
+    content = _load(path)
+    try:
+        entries = _mapping(content, "the plan", Plan)
+        if "runs" not in entries:
+            raise PriorError("'runs' is missing: the configs to compare, by name")
+        runs = {name: _variant(name, entry) for name, entry in _named(entries.pop("runs")).items()}
+        plan = Plan(runs, **{key: _READERS[key](key, value) for key, value in entries.items()})
+        for file in dict.fromkeys((*plan.shared, *(file for run in runs.values() for file in run.configs))):
+            _check_file(file)
+    except PriorError as error:
+        raise PriorError(f"{path}: {error}") from None
+    return plan
+
+
+def seed_list(text: str) -> tuple[int, ...]:
+    """Reads the seeds of the command line.
+
+    Args:
+        text: Integers between commas.
+
+    Raises:
+        PriorError: If one is no integer, or is there twice.
+
+    >>> seed_list("0,1,2")
+    (0, 1, 2)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal():
+            raise PriorError(f"--seeds takes integers between commas, such as 0,1,2; {part!r} is none")
+    return _seeds("--seeds", [int(part) for part in parts])
+
+
+def _load(path: str) -> object:
+    _check_file(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        _refuse_doubles(path, yaml.compose(text, Loader=yaml.SafeLoader))
+        return yaml.safe_load(text)
+    except UnicodeDecodeError:
+        raise PriorError(f"{path} is not a text file") from None
+    except yaml.YAMLError as error:
+        raise PriorError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _refuse_doubles(path: str, node: yaml.Node | None) -> None:
+    """YAML would let the second of two equal keys win in silence, and a run would be lost."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise PriorError(f"{path}: {key.value!r} is there twice, again in line {key.start_mark.line + 1}")
+            seen.add(key.value)
+            _refuse_doubles(path, value)
+
+
+def _check_file(path: str) -> None:
+    file = Path(path)
+    if not file.is_file():
+        beside = [str(entry) for entry in sorted(file.parent.glob("*.y*ml"))]
+        hint = nearest(path, beside) or f"the working directory is {Path.cwd()}"
+        raise PriorError(f"{path} is no file; {hint}")
+
+
+def _mapping(content: object, what: str, kind: type[Plan] | type[Variant]) -> dict[str, Any]:
+    """A mapping whose keys are fields of a dataclass."""
+    if not isinstance(content, dict):
+        raise PriorError(f"{what} must be keys with values, not {content!r}")
+    known = [entry.name for entry in fields(kind) if entry.name != "name"]
+    for key in content:
+        if key not in known:
+            raise PriorError(f"unknown key {key!r} in {what}; {nearest(str(key), known)}")
+    return dict(content)
+
+
+def _named(value: object) -> dict[str, object]:
+    if not isinstance(value, dict) or not value:
+        raise PriorError(f"'runs' must name the configs to compare, not {value!r}")
+    for name in value:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w+-][\w.+-]*", name):
+            raise PriorError(f"run {name!r}: a name is made of letters, digits and . _ + -, because it names a folder")
+    return value
+
+
+def _variant(name: str, entry: object) -> Variant:
+    values = _mapping(entry, f"run {name!r}", Variant)
+    return Variant(name, **{key: _READERS[key](f"{name}.{key}", value) for key, value in values.items()})
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise PriorError(f"{key!r} must be a text, not {value!r}")
+    return value
+
+
+def _texts(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise PriorError(f"{key!r} must be a list of texts, not {value!r}")
+    return tuple(value)
+
+
+def _options(key: str, value: object) -> tuple[str, ...]:
+    options = _texts(key, value)
+    for option in options:
+        if not option.startswith("--") or "=" not in option:
+            raise PriorError(f"{key!r}: an option is written --name=value, not {option!r}")
+    return options
+
+
+def _seeds(key: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(type(seed) is int and seed >= 0 for seed in value):
+        raise PriorError(f"{key!r} must be a list of integers, none negative, not {value!r}")
+    if len(set(value)) < len(value):
+        raise PriorError(f"{key!r} has a seed twice: {value}")
+    return tuple(value)
+
+
+_READERS: dict[str, Callable[[str, object], Any]] = {
+    "shared": _texts,
+    "configs": _texts,
+    "options": _options,
+    "seeds": _seeds,
+    "output": _text,
+    "columns": _texts,
+}
