@@ -1,0 +1,560 @@
+"""MAXL's meta-gradient: how the labels of an auxiliary task change the primary loss after the next training step.
+
+A training step moves the parameters from theta to theta+ along the gradient g of
+
+    L_pri(theta) + (1 / B) sum_ik q_ik l_k(x_i; theta),
+
+with the generated labels q and the loss l_k that class k would cost. As the loss is linear in q, exactly,
+
+    d L_pri(theta+) / d q_ik = (1 / B) D_u l_k(x_i; theta),    u = (d theta+ / d g) v,    v = grad L_pri(theta+),
+
+a derivative of the losses along one direction u in the space of the parameters: one forward-mode pass through the
+network, without a second-order graph. `InnerStep` does that. Outside any framework it is used so:
+
+    labels = generator(image, label)                                  # (B, A), with its graph
+    primary, auxiliary = network(image)
+    loss = cross_entropy(primary, label) + soft_label_loss(per_class_losses(auxiliary), labels.detach())
+    optimizer.zero_grad()
+    loss.backward()
+    step = InnerStep(network, optimizer)                              # before the optimiser moves the parameters
+    optimizer.step()
+    v = gradients(cross_entropy(network(next_image)[0], next_label), network)
+    labels.backward(step.label_gradient((image,), lambda outputs: per_class_losses(outputs[1]), v))
+    meta_optimizer.step()
+
+`unrolled_label_gradient` computes the same by differentiating through the step, as Liu et al. 2019
+("Self-Supervised Generalisation with Meta Auxiliary Learning", section 3.2) do; it is the reference, at many times
+the cost.
+"""
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Method = Literal["forward_mode", "finite_difference"]
+Losses = Callable[[Any], Tensor]
+"""From what the network returns to the losses (B, A) that each class would cost each image."""
+
+
+class RandomState:
+    """The state of the random generators at one moment, so that a later pass draws the same dropout masks.
+
+    Args:
+        device: The device that the network runs on.
+
+    >>> state = RandomState(torch.device("cpu"))
+    >>> first = torch.rand(3)
+    >>> with state.replayed():
+    ...     again = torch.rand(3)
+    >>> torch.equal(first, again)
+    True
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._host = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    @contextlib.contextmanager
+    def replayed(self) -> Iterator[None]:
+        """A context that starts from this state; afterwards the generators go on as if it had not been."""
+        with torch.random.fork_rng([self._device] if self._cuda is not None else []):
+            torch.set_rng_state(self._host)
+            if self._cuda is not None:
+                torch.cuda.set_rng_state(self._cuda, self._device)
+            yield
+
+
+class InnerStep:
+    """One training step, seen as a function of the labels it was made with.
+
+    Made after ``backward`` and before ``optimizer.step``, it keeps a copy of the parameters, and how much each would
+    move for a change of its gradient. The network may then be trained on.
+
+    Args:
+        network: Any module; its parameters outside the optimiser count as constants.
+        optimizer: SGD, Adam or AdamW of torch. Its next step is the inner step; it is not changed.
+        gradients: The gradients that the optimiser will use, by parameter name; ``.grad`` where not given.
+        clip_factor: What clipping multiplied the gradients' norm by, ``min(1, max_norm / (norm + 1e-6))`` for torch's;
+            the gradients are those after clipping.
+        frozen_preconditioner: Whether Adam's second moment counts as a constant: a little cheaper, and not exact.
+        random_state: From before the forward pass of the step; needed where the network draws random numbers.
+
+    Raises:
+        TypeError: If the optimiser is another one.
+        ValueError: If it maximises or uses AMSGrad.
+
+    >>> network = nn.Linear(1, 2, bias=False)
+    >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    >>> step = InnerStep(network, optimizer, gradients={"weight": torch.zeros(2, 1)})
+    >>> step.label_gradient((torch.tensor([[3.0]]),), lambda logits: logits, {"weight": torch.tensor([[1.0], [2.0]])})
+    tensor([[-0.3000, -0.6000]])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        gradients: Mapping[str, Tensor] | None = None,
+        clip_factor: float | Tensor | None = None,
+        frozen_preconditioner: bool = False,
+        random_state: RandomState | None = None,
+    ) -> None:
+        if gradients is None:
+            gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+        self._network, self._random_state = network, random_state
+        rules = update_rules(network, optimizer)
+        self._parameters = {n: p.detach().clone() if n in rules else p.detach() for n, p in network.named_parameters()}
+        self._buffers = {name: b.clone() for name, b in network.named_buffers()}
+        self._sensitivity = {
+            name: rule.sensitivity(self._parameters[name], gradients[name], frozen_preconditioner)
+            for name, rule in rules.items()
+            if name in gradients
+        }
+        self._clip = None
+        if clip_factor is not None:
+            self._clip = clip_factor, {name: g.detach().clone() for name, g in gradients.items()}
+
+    def direction(self, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The direction ``u = (d theta+ / d g) v`` in the space of the parameters.
+
+        Args:
+            v: The gradient of the primary loss at theta+, by parameter name; parameters without one may be missing.
+
+        Returns:
+            By parameter name, for those that have a `v` and that the step moves.
+        """
+        u = {name: factor * v[name] for name, factor in self._sensitivity.items() if name in v}
+        return u if self._clip is None else _through_clipping(u, *self._clip)
+
+    def label_gradient(
+        self, inputs: tuple[Any, ...], losses: Losses, v: Mapping[str, Tensor], method: Method = "forward_mode"
+    ) -> Tensor:
+        """The derivative of the primary loss after the step with respect to the labels of the step.
+
+        The pass is made in the precision of the parameters, also under autocast, in the mode (train or eval) that the
+        network is in, with the dropout masks of the step if its random state is known; no buffer is changed.
+        Where the network has no forward-mode derivative, a warning says so and the finite difference is taken.
+
+        Args:
+            inputs: The arguments of the network in the step, batch first.
+            losses: From what the network returns to the losses (B, A) that each class would cost each image; the step
+                was made with their mean over the batch, weighted by the labels.
+            v: The gradient of the primary loss at theta+, by parameter name.
+            method: ``forward_mode``, exact, or ``finite_difference``, two forward passes.
+
+        Returns:
+            (B, A), to be passed to ``labels.backward``.
+        """
+        direction = self.direction(v)
+        replay = self._random_state.replayed if self._random_state is not None else contextlib.nullcontext
+        point = self._network, self._parameters, self._buffers
+        if method == "forward_mode":
+            try:
+                with replay():
+                    derivative = forward_mode(*point, inputs, losses, direction)
+                return derivative / len(derivative)
+            except NotImplementedError as error:
+                reason = str(error).split(". ")[0]
+                warnings.warn(f"finite differences instead of forward mode, which fails: {reason}", stacklevel=2)
+        derivative = finite_difference(*point, inputs, losses, direction, replay)
+        return derivative / len(derivative)
+
+
+def forward_mode(
+    network: nn.Module,
+    parameters: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor],
+    inputs: tuple[Any, ...],
+    losses: Losses,
+    direction: Mapping[str, Tensor],
+) -> Tensor:
+    """The derivative of each image's losses along a direction, exact, at about the cost of two forward passes.
+
+    Args:
+        network: Any module whose operations have forward-mode derivatives.
+        parameters: The point, by parameter name.
+        buffers: By name; not changed.
+        inputs: The arguments of the network.
+        losses: From what the network returns to losses (B, A).
+        direction: By parameter name; parameters without one stay where they are.
+
+    Returns:
+        (B, A).
+
+    Raises:
+        NotImplementedError: If an operation of the network has no forward-mode derivative.
+
+    >>> network, point = nn.Linear(1, 1), {"weight": torch.tensor([[2.0]]), "bias": torch.tensor([0.0])}
+    >>> x, along = torch.tensor([[3.0]]), {"weight": torch.tensor([[1.0]])}
+    >>> forward_mode(network, point, {}, (x,), lambda y: y**2, along)  # 2 * (2 * 3) * 3
+    tensor([[36.]])
+    """
+    _load_forward_rules()
+    with torch.no_grad(), _differentiable_kernels(parameters), forward_ad.dual_level():
+        point = {name: _dual(p, direction[name]) if name in direction else p for name, p in parameters.items()}
+        value, derivative = forward_ad.unpack_dual(losses(_call(network, point, buffers, inputs)))  # type: ignore[no-untyped-call]
+        return torch.zeros_like(value) if derivative is None else derivative
+
+
+def finite_difference(
+    network: nn.Module,
+    parameters: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor],
+    inputs: tuple[Any, ...],
+    losses: Losses,
+    direction: Mapping[str, Tensor],
+    replay: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Tensor:
+    """The derivative of `forward_mode` from the losses at two points, about the present one.
+
+    The points lie 1e-4 away in float32, 1e-6 in float64: further away the kinks of ReLU spoil the difference (12 to
+    25 % at the 1e-2 of Liu et al. 2019), nearer the rounding.
+
+    Args:
+        network: Any module.
+        parameters: The point, by parameter name.
+        buffers: By name; not changed.
+        inputs: The arguments of the network.
+        losses: From what the network returns to losses (B, A).
+        direction: By parameter name; parameters without one stay where they are.
+        replay: Makes the context of each of the two passes, which have to draw the same random numbers.
+
+    Returns:
+        (B, A).
+
+    >>> network, point = nn.Linear(1, 1), {"weight": torch.tensor([[2.0]]), "bias": torch.tensor([0.0])}
+    >>> x, along = torch.tensor([[3.0]]), {"weight": torch.tensor([[1.0]])}
+    >>> finite_difference(network, point, {}, (x,), lambda y: y**2, along).round()
+    tensor([[36.]])
+    """
+    length = _norm(direction)
+    distance = 1e-6 if length.dtype == torch.float64 else 1e-4
+    scale = torch.where(length > 0, distance / length, 0.0)
+
+    def losses_at(sign: int) -> Tensor:
+        point = {name: p + sign * scale * direction[name] if name in direction else p for name, p in parameters.items()}
+        with torch.no_grad(), torch.autocast(length.device.type, enabled=False), replay():
+            return losses(_call(network, point, buffers, inputs))
+
+    return (losses_at(1) - losses_at(-1)) * (length / (2 * distance))
+
+
+def unrolled_label_gradient(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: tuple[Any, ...],
+    labels: Tensor,
+    inner_loss: Callable[[Any, Tensor], Tensor],
+    meta_inputs: tuple[Any, ...],
+    meta_loss: Callable[[Any], Tensor],
+    clip_norm: float | None = None,
+) -> Tensor:
+    """The derivative of `InnerStep.label_gradient` by differentiating through the step: double backward.
+
+    Args:
+        network: Any module; neither it nor its buffers are changed.
+        optimizer: SGD, Adam or AdamW of torch, which would make the step; it is not changed.
+        inputs: The arguments of the network in the step.
+        labels: (B, A).
+        inner_loss: From what the network returns and the labels to the loss that the step lowers.
+        meta_inputs: The arguments of the network after the step.
+        meta_loss: From what the network returns after the step to the primary loss.
+        clip_norm: Greatest norm of the gradients in the step, as ``clip_grad_norm_`` holds it; none without.
+
+    Returns:
+        (B, A).
+
+    Raises:
+        TypeError: If the optimiser is another one.
+        ValueError: If it maximises or uses AMSGrad.
+
+    >>> network = nn.Linear(1, 2, bias=False)
+    >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    >>> x, labels = torch.tensor([[3.0]]), torch.tensor([[0.5, 0.5]])
+    >>> unrolled_label_gradient(
+    ...     network, optimizer, (x,), labels, lambda y, q: (q * y).sum(), (x / 3,), lambda y: y[0, 0] + 2 * y[0, 1]
+    ... )
+    tensor([[-0.3000, -0.6000]])
+    """
+    labels = labels.detach().requires_grad_()
+    point = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
+    buffers = dict(network.named_buffers())
+    with torch.enable_grad(), _differentiable_kernels(point):
+        loss = inner_loss(_call(network, point, buffers, inputs), labels)
+        found = torch.autograd.grad(loss, list(point.values()), create_graph=True, allow_unused=True)
+        gradients = {name: g for name, g in zip(point, found, strict=True) if g is not None}
+        if clip_norm is not None:
+            factor = (clip_norm / (_norm(gradients) + 1e-6)).clamp(max=1)
+            gradients = {name: factor * g for name, g in gradients.items()}
+        after = stepped_parameters(network, optimizer, gradients, point)
+        return torch.autograd.grad(meta_loss(_call(network, after, buffers, meta_inputs)), labels)[0]
+
+
+def stepped_parameters(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    gradients: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Where the optimiser's next step would lead, as a differentiable function of the gradients.
+
+    Args:
+        network: The module that the optimiser trains; not changed.
+        optimizer: SGD, Adam or AdamW of torch; neither its state nor its parameters are changed.
+        gradients: By parameter name; parameters without one stay where they are.
+        parameters: The point to start from, by name; the network's own where not given.
+
+    Returns:
+        All parameters by name.
+
+    Raises:
+        TypeError: If the optimiser is another one.
+        ValueError: If it maximises or uses AMSGrad.
+
+    >>> network = nn.Linear(1, 1, bias=False)
+    >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    >>> start = {"weight": torch.tensor([[1.0]])}
+    >>> stepped_parameters(network, optimizer, {"weight": torch.tensor([[2.0]])}, start)
+    {'weight': tensor([[0.8000]])}
+    """
+    start = dict(network.named_parameters()) if parameters is None else parameters
+    rules = update_rules(network, optimizer)
+    moving = rules.keys() & gradients.keys()
+    return {name: rules[name].stepped(p, gradients[name]) if name in moving else p for name, p in start.items()}
+
+
+def named_gradients(loss: Tensor, network: nn.Module, retain_graph: bool = False) -> dict[str, Tensor]:
+    """The gradient of a loss by parameter name; ``.grad`` stays as it is.
+
+    Args:
+        loss: ().
+        network: Its parameters that require gradients are asked for.
+        retain_graph: Whether another loss will be differentiated through the same forward pass.
+
+    Returns:
+        For the parameters that the loss depends on.
+
+    >>> network = nn.Linear(1, 1)
+    >>> named_gradients(3 * network.bias.sum(), network)
+    {'bias': tensor([3.])}
+    """
+    wanted = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(loss, list(wanted.values()), retain_graph=retain_graph, allow_unused=True)
+    return {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
+
+
+def supports_forward_mode(network: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    """Whether all operations of a network have forward-mode derivatives; costs one forward-mode pass.
+
+    Args:
+        network: Any module that returns a tensor, or tensors in a tuple, list or dict; not changed.
+        inputs: The arguments of the network, such as one batch.
+
+    Returns:
+        False where `InnerStep.label_gradient` would fall back to finite differences.
+
+    >>> supports_forward_mode(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), (torch.ones(1, 2),))
+    True
+    """
+    point = {name: p.detach() for name, p in network.named_parameters()}
+    direction = {name: torch.zeros_like(p) for name, p in point.items()}
+    try:
+        forward_mode(network, point, dict(network.named_buffers()), inputs, lambda _: torch.zeros(()), direction)
+    except NotImplementedError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class SGDRule:
+    """The next step of `torch.optim.SGD` for one parameter."""
+
+    lr: float
+    momentum: float
+    dampening: float
+    nesterov: bool
+    weight_decay: float
+    buffer: Tensor | None
+
+    def stepped(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        """The parameter after the step, of any shape."""
+        gradient = gradient + self.weight_decay * parameter
+        velocity = gradient
+        if self.buffer is not None:
+            velocity = self.momentum * self.buffer + (1 - self.dampening) * gradient
+        if self.momentum and self.nesterov:
+            return parameter - self.lr * (gradient + self.momentum * velocity)
+        return parameter - self.lr * velocity
+
+    def sensitivity(self, parameter: Tensor, gradient: Tensor, frozen_preconditioner: bool) -> float:
+        """The derivative of the stepped parameter with respect to its gradient: one number."""
+        fresh = 1.0 if self.buffer is None else 1 - self.dampening
+        return -self.lr * (1 + self.momentum * fresh if self.momentum and self.nesterov else fresh)
+
+
+@dataclass(frozen=True)
+class AdamRule:
+    """The next step of `torch.optim.Adam` or, with decoupled weight decay, `torch.optim.AdamW` for one parameter."""
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    decoupled: bool
+    step: int
+    first: Tensor | float
+    second: Tensor | float
+
+    def stepped(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        """The parameter after the step, of any shape."""
+        _, first, second = self._moments(parameter, gradient)
+        touched = second > 0  # elsewhere the root has no derivative, and there is nothing to move
+        root = torch.where(touched, second, 1.0).sqrt()
+        decayed = parameter * (1 - self.lr * self.weight_decay) if self.decoupled else parameter
+        return decayed - torch.where(touched, self.lr * first / (root + self.eps), 0.0)
+
+    def sensitivity(self, parameter: Tensor, gradient: Tensor, frozen_preconditioner: bool) -> Tensor:
+        """The derivative of the stepped parameter with respect to its gradient, entry by entry.
+
+        Zero where the gradient has been zero ever since: the derivative there is lr / eps, of a network that does not
+        depend on the parameter.
+        """
+        gradient, first, second = self._moments(parameter, gradient)
+        root = second.sqrt()
+        slope = (1 - self.betas[0]) / (1 - self.betas[0] ** self.step) / (root + self.eps)
+        if not frozen_preconditioner:
+            root_slope = (1 - self.betas[1]) / (1 - self.betas[1] ** self.step) * gradient / root
+            slope = slope - first * root_slope / (root + self.eps) ** 2
+        return torch.where(second > 0, -self.lr * slope, 0.0)
+
+    def _moments(self, parameter: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient with the coupled weight decay, and the two moments after the step without their bias."""
+        if not self.decoupled:
+            gradient = gradient + self.weight_decay * parameter
+        first = self.betas[0] * self.first + (1 - self.betas[0]) * gradient
+        second = self.betas[1] * self.second + (1 - self.betas[1]) * gradient**2
+        return gradient, first / (1 - self.betas[0] ** self.step), second / (1 - self.betas[1] ** self.step)
+
+
+def update_rules(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, SGDRule | AdamRule]:
+    """What the optimiser's next step does to each parameter.
+
+    Args:
+        network: The module whose parameters are asked for.
+        optimizer: SGD, Adam or AdamW of torch itself, not wrapped.
+
+    Returns:
+        By parameter name, for the parameters that the optimiser holds.
+
+    Raises:
+        TypeError: If the optimiser is another one.
+        ValueError: If it maximises or uses AMSGrad.
+
+    >>> network = nn.Linear(1, 1, bias=False)
+    >>> update_rules(network, torch.optim.SGD(network.parameters(), lr=0.1))["weight"].lr
+    0.1
+    """
+    if type(optimizer) not in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+        raise TypeError(f"the inner step is known for SGD, Adam and AdamW of torch, not for {type(optimizer).__name__}")
+    make = _sgd_rule if type(optimizer) is torch.optim.SGD else _adam_rule
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    rules: dict[str, SGDRule | AdamRule] = {}
+    for group in optimizer.param_groups:
+        if group["maximize"] or group.get("amsgrad"):
+            raise ValueError("the inner step is not known for an optimiser with maximize or amsgrad")
+        for parameter in group["params"]:
+            if parameter in names:
+                rules[names[parameter]] = make(group, optimizer.state.get(parameter, {}))
+    return rules
+
+
+def _sgd_rule(group: Mapping[str, Any], state: Mapping[str, Any]) -> SGDRule:
+    return SGDRule(
+        lr=group["lr"],
+        momentum=group["momentum"],
+        dampening=group["dampening"],
+        nesterov=group["nesterov"],
+        weight_decay=group["weight_decay"],
+        buffer=state.get("momentum_buffer") if group["momentum"] else None,
+    )
+
+
+def _adam_rule(group: Mapping[str, Any], state: Mapping[str, Any]) -> AdamRule:
+    return AdamRule(
+        lr=group["lr"],
+        betas=group["betas"],
+        eps=group["eps"],
+        weight_decay=group["weight_decay"],
+        decoupled=group["decoupled_weight_decay"],
+        step=int(state.get("step", 0)) + 1,
+        first=state.get("exp_avg", 0.0),
+        second=state.get("exp_avg_sq", 0.0),
+    )
+
+
+def _through_clipping(
+    direction: Mapping[str, Tensor], factor: float | Tensor, clipped: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Applies the derivative of clipping by the norm, which is symmetric, to a direction.
+
+    Where the norm was above its limit, the gradient can only turn: what lies along it is taken off (all but torch's
+    1e-6 in the denominator), and the rest is shortened as the gradient was. The norm is that of all gradients, so
+    that also parameters on which the primary loss does not depend get a direction.
+    """
+    factor = torch.as_tensor(factor)
+    length = _norm(clipped)
+    along = sum((clipped[name] * u).sum() for name, u in direction.items()) / length
+    lost = torch.where(factor < 1, along * length / (length + 1e-6 * factor) / length, 0.0)
+    return {name: factor * (direction.get(name, 0.0) - lost * g) for name, g in clipped.items()}
+
+
+def _norm(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The Euclidean norm of all entries together."""
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors.values()]))
+    return norm
+
+
+def _dual(value: Tensor, derivative: Tensor) -> Tensor:
+    dual: Tensor = forward_ad.make_dual(value, derivative.to(value.dtype))  # type: ignore[no-untyped-call]
+    return dual
+
+
+@functools.cache
+def _load_forward_rules() -> None:
+    """Has torch load its forward-mode rules, which it does on first use and with a warning about code of its own."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+        _dual(torch.zeros(()), torch.zeros(()))
+
+
+def _call(
+    network: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: tuple[Any, ...]
+) -> Any:
+    """The network at a point; copies of the buffers take the updates, and images come in the parameters' precision."""
+    dtype = next(p.dtype for p in parameters.values() if p.is_floating_point())
+    inputs = tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
+    state = dict(parameters) | {name: buffer.clone() for name, buffer in buffers.items()}
+    return functional_call(network, state, inputs)
+
+
+@contextlib.contextmanager
+def _differentiable_kernels(parameters: Mapping[str, Tensor]) -> Iterator[None]:
+    """No autocast, and attention by kernels that have forward-mode and second derivatives; the fused ones have not."""
+    device = next(iter(parameters.values())).device.type
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.autocast(device, enabled=False), sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
