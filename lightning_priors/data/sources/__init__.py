@@ -1,5 +1,20 @@
 """The data sets, one file each."""
 
 from lightning_priors.data.sources.base import RawSample, Source, Split, UnreadableImageError
+from lightning_priors.data.sources.cub200 import CUB200
+from lightning_priors.data.sources.fashion_mnist import FashionMNIST
+from lightning_priors.data.sources.folder import ImageFolderSource
+from lightning_priors.data.sources.table import Table
+from lightning_priors.data.sources.waterbirds import Waterbirds
 
-__all__ = ["RawSample", "Source", "Split", "UnreadableImageError"]
+__all__ = [
+    "CUB200",
+    "FashionMNIST",
+    "ImageFolderSource",
+    "RawSample",
+    "Source",
+    "Split",
+    "Table",
+    "UnreadableImageError",
+    "Waterbirds",
+]

@@ -1,0 +1,151 @@
+"""Pictures in folders by split and class, with a twin folder of masks if there is one."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lightning_priors.data.sources.base import RawSample, Source, Split
+from lightning_priors.data.sources.reading import (
+    MaskKind,
+    empty_mask,
+    existing_folder,
+    hint_beside,
+    look_up,
+    read_image,
+    read_mask,
+)
+from lightning_priors.errors import PriorError, nearest
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+MASKS = "masks"
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """One picture."""
+
+    path: Path
+    """Below the root: split, class, file."""
+    split: Split
+    label: int
+    mask: Path | None
+
+
+class ImageFolderSource(Source):
+    """``ROOT/<split>/<class>/<picture>``, and ``ROOT/masks/<split>/<class>/<picture>`` for those that have a mask.
+
+    The splits are train, val and test; without val, validation is carved from train. The classes are the folders of
+    train in alphabetical order. A mask has its picture's name, with any suffix, and its size.
+
+    Args:
+        root: The folder with the splits.
+        masks: How masks are read where there is a folder ``masks``: "soft" takes grey levels as a share, "hard" is 1
+            from the level 128, "none" leaves them out.
+
+    Raises:
+        PriorError: In `setup` and the names, if a folder is missing, misspelt or empty.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("train/cat/a.png", "train/dog/b.png", "test/dog/c.png"):
+        ...     (root / name).parent.mkdir(parents=True)
+        ...     Image.new("RGB", (8, 8)).save(root / name)
+        >>> source = ImageFolderSource(str(root))
+        >>> source.classes, source.indices("test"), source.label(2)
+        (['cat', 'dog'], [2], 1)
+    """
+
+    def __init__(self, root: str, masks: MaskKind = "soft") -> None:
+        self.root = Path(root)
+        self.masks = masks
+
+    @property
+    def classes(self) -> list[str]:
+        """The folders of the training split."""
+        return list(self._labels)
+
+    def setup(self) -> None:
+        """Lists the files.
+
+        Raises:
+            PriorError: If a folder is missing, misspelt or empty, or no mask has a picture.
+        """
+        _ = self._files
+
+    def indices(self, split: Split) -> list[int]:
+        """The pictures of a split in alphabetical order."""
+        return [index for index, file in enumerate(self._files) if file.split == split]
+
+    def label(self, index: int) -> int:
+        """The class by the folder."""
+        return self._files[index].label
+
+    def load(self, index: int) -> RawSample:
+        """Reads a picture and its mask."""
+        file = self._files[index]
+        image = read_image(self.root / file.path, f"the {file.split} split")
+        sample = RawSample(image=image, label=file.label)
+        if self._masks is not None:
+            sample["mask"] = empty_mask(image)
+            if file.mask is not None:
+                sample["mask"] = read_mask(file.mask, f"the {file.split} split", image, self.masks)
+            sample["mask_valid"] = file.mask is not None
+        return sample
+
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        train = existing_folder(existing_folder(self.root) / "train")
+        return {name: number for number, name in enumerate(_folders(train))}
+
+    @cached_property
+    def _masks(self) -> dict[Path, Path] | None:
+        """The mask of each picture's path without suffix, or None where there are to be none."""
+        folder = self.root / MASKS
+        if self.masks == "none" or not folder.is_dir():
+            return None
+        return {
+            path.relative_to(folder).with_suffix(""): path for path in sorted(folder.rglob("*")) if _is_picture(path)
+        }
+
+    @cached_property
+    def _files(self) -> list[PictureFile]:
+        self._check_folders()
+        files = [file for split in SPLITS if (self.root / split).is_dir() for file in self._files_of(split)]
+        used = {file.path.with_suffix("") for file in files if file.mask is not None}
+        unused = [mask for picture, mask in (self._masks or {}).items() if picture not in used]
+        if unused:
+            raise PriorError(f"the mask {unused[0]} has no picture ({len(unused)} masks have none)")
+        return files
+
+    def _files_of(self, split: Split) -> list[PictureFile]:
+        files = []
+        for name in _folders(self.root / split):
+            label = look_up(self._labels, name, "class folder in train", f"{self.root / split / name}")
+            paths = sorted(
+                path.relative_to(self.root) for path in (self.root / split / name).rglob("*") if _is_picture(path)
+            )
+            if not paths:
+                raise PriorError(f"the class folder {self.root / split / name} has no pictures")
+            masks = self._masks or {}
+            files += [PictureFile(path, split, label, masks.get(path.with_suffix(""))) for path in paths]
+        return files
+
+    def _check_folders(self) -> None:
+        """That no split is misspelt: it would be left out without a word."""
+        if not self._labels:
+            raise PriorError(f"{self.root / 'train'} has no class folders{hint_beside(self.root / 'train' / 'class')}")
+        for name in _folders(self.root):
+            hint = nearest(name, (*SPLITS, MASKS))
+            if name not in (*SPLITS, MASKS) and hint.startswith("did"):
+                raise PriorError(f"{self.root / name} is no split, {hint}")
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

@@ -1,0 +1,206 @@
+"""Waterbirds: birds of CUB-200-2011 on backgrounds that agree with the label in 95 % of the training images.
+
+Sagawa, Koh, Hashimoto, Liang: Distributionally Robust Neural Networks for Group Shifts. ICLR 2020, section 4.1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lightning_priors.data.sources.base import RawSample, Source, Split
+from lightning_priors.data.sources.cub200 import Bird, BoxName, CUBFolder, keypoints, part_boxes
+from lightning_priors.data.sources.reading import (
+    MaskKind,
+    checked_boxes,
+    existing_folder,
+    look_up,
+    number_in,
+    read_image,
+    read_mask,
+    read_table,
+)
+from lightning_priors.errors import PriorError
+
+SPLIT_CODES: dict[str, Split] = {"0": "train", "1": "val", "2": "test"}
+BINARY = {"0": 0, "1": 1}
+COLUMNS = ("img_id", "img_filename", "y", "split", "place")
+HEAD_COLUMNS = ("img_id", "x0", "y0", "x1", "y1")
+
+
+@dataclass(frozen=True)
+class WaterbirdsRow:
+    """One row of metadata.csv."""
+
+    row: str
+    """Where it stands."""
+    identity: str
+    """img_id, the same as in CUB-200-2011."""
+    name: str
+    """The image's file below the root."""
+    label: int
+    split: Split
+    place: int
+
+    @property
+    def species(self) -> str:
+        """The class folder, such as "001.Black_footed_Albatross"."""
+        return Path(self.name).parent.name
+
+    @property
+    def cub_name(self) -> str:
+        """The file's name in CUB-200-2011."""
+        return f"{self.species}/{Path(self.name).name}"
+
+
+class Waterbirds(Source):
+    """Waterbirds as its authors ship it, or any data in that layout: landbird (0) or waterbird (1), with groups.
+
+    The group is 2 * label + place. The species, read from the names of the class folders, are an auxiliary task.
+    Waterbirds itself has no masks, boxes or parts: they come from a CUB-200-2011 folder by the name of the image
+    file. Where there is no such folder the batches have none, and a technique that needs them says so.
+
+    Args:
+        root: The folder with metadata.csv.
+        cub_root: The folder of CUB-200-2011; None looks for ``CUB_200_2011/`` in the root.
+        masks: The segmentations of CUB-200-2011: "soft", "hard" or "none", see `CUB200`.
+        boxes: The part boxes: "head", "bird". Heads are taken from ``head_boxes.csv`` (columns img_id, x0, y0, x1,
+            y1 in pixels) where the root has one, otherwise from the parts of CUB-200-2011.
+        head_margin: What is added around the parts of the head, see `CUB200`.
+
+    Raises:
+        PriorError: In `setup` and the names, if a file is missing or wrong.
+
+    Example:
+        >>> Waterbirds("/nowhere").classes, Waterbirds("/nowhere").group_names[1]
+        (['landbird', 'waterbird'], 'landbird on water')
+    """
+
+    def __init__(
+        self,
+        root: str,
+        cub_root: str | None = None,
+        masks: MaskKind = "soft",
+        boxes: Sequence[BoxName] = ("head",),
+        head_margin: float = 0.2,
+    ) -> None:
+        self.root = Path(root)
+        self.cub_root = cub_root
+        self.masks = masks
+        self.boxes = list(boxes)
+        self.head_margin = head_margin
+
+    @property
+    def classes(self) -> list[str]:
+        """Landbird and waterbird, as the column y has them."""
+        return ["landbird", "waterbird"]
+
+    @property
+    def group_names(self) -> list[str]:
+        """The four pairs of label and place."""
+        return [f"{bird} on {place}" for bird in self.classes for place in ("land", "water")]
+
+    @property
+    def aux_classes(self) -> dict[str, list[str]]:
+        """The species."""
+        return {"species": list(self._species)}
+
+    @property
+    def part_names(self) -> list[str]:
+        """Those of the option `boxes`, if there is a CUB-200-2011 folder."""
+        return list(self.boxes) if self._cub else []
+
+    @property
+    def keypoint_names(self) -> list[str]:
+        """The parts of CUB-200-2011, if there is such a folder."""
+        return self._cub.part_names if self._cub else []
+
+    def setup(self) -> None:
+        """Reads metadata.csv and what it is joined with.
+
+        Raises:
+            PriorError: If a file, a column or an image's entry is missing or wrong.
+        """
+        _ = self._rows, self._species, self._heads
+        if self._cub is not None:
+            for row in self._rows:
+                self._annotation(row)
+            if self.masks != "none":
+                _ = self._cub.segmentations
+
+    def indices(self, split: Split) -> list[int]:
+        """The rows of metadata.csv, counted from 0."""
+        return [index for index, row in enumerate(self._rows) if row.split == split]
+
+    def label(self, index: int) -> int:
+        """The column y."""
+        return self._rows[index].label
+
+    def load(self, index: int) -> RawSample:
+        """Reads an image and, with masks, its segmentation."""
+        row = self._rows[index]
+        image = read_image(self.root / row.name, row.row)
+        sample = RawSample(
+            image=image, label=row.label, group=2 * row.label + row.place, aux_labels=[self._species[row.species]]
+        )
+        if self._cub is None:
+            return sample
+        if self.masks != "none":
+            sample["mask"] = read_mask(self._cub.mask_path(row.cub_name), row.row, image, self.masks)
+            sample["mask_valid"] = True
+        bird = self._annotation(row)
+        boxes, where = part_boxes(bird, self._cub.part_names, self.boxes, self.head_margin, image), row.row
+        if self._heads is not None and "head" in self.boxes:
+            boxes[self.boxes.index("head")] = self._heads.get(row.identity)
+            where = f"{where}, img_id {row.identity} of head_boxes.csv"
+        sample["part_boxes"], sample["part_valid"] = checked_boxes(boxes, image, self.boxes, where)
+        sample["keypoints"], sample["keypoint_valid"] = keypoints(bird, len(self._cub.part_names))
+        return sample
+
+    @cached_property
+    def _rows(self) -> list[WaterbirdsRow]:
+        existing_folder(self.root)
+        rows = []
+        for row, cells in read_table(self.root / "metadata.csv", COLUMNS):
+            rows.append(
+                WaterbirdsRow(
+                    row=row,
+                    identity=cells["img_id"],
+                    name=cells["img_filename"],
+                    label=look_up(BINARY, cells["y"], "label y", row),
+                    split=look_up(SPLIT_CODES, cells["split"], "split", row),
+                    place=look_up(BINARY, cells["place"], "place", row),
+                )
+            )
+        return rows
+
+    @cached_property
+    def _species(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(sorted({row.species for row in self._rows}))}
+
+    @cached_property
+    def _cub(self) -> CUBFolder | None:
+        if self.cub_root is not None:
+            return CUBFolder(self.cub_root)
+        beside = self.root / "CUB_200_2011"
+        return CUBFolder(str(beside)) if beside.is_dir() else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, Bird]:
+        return {bird.name: bird for bird in self._cub.birds} if self._cub else {}
+
+    @cached_property
+    def _heads(self) -> dict[str, list[float]] | None:
+        """The head boxes by img_id, or None where the root has no such file."""
+        path = self.root / "head_boxes.csv"
+        if not path.is_file():
+            return None
+        heads = {}
+        for row, cells in read_table(path, HEAD_COLUMNS):
+            heads[cells["img_id"]] = [number_in(cells[side], side, row) for side in HEAD_COLUMNS[1:]]
+        return heads
+
+    def _annotation(self, row: WaterbirdsRow) -> Bird:
+        if row.cub_name not in self._by_name:
+            raise PriorError(f"CUB-200-2011 has no image {row.cub_name} ({row.row})")
+        return self._by_name[row.cub_name]
