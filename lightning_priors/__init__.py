@@ -11,50 +11,37 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lightning_priors.batch import PriorBatch, PriorSample
-    from lightning_priors.data import PriorDataModule
-    from lightning_priors.errors import PriorError
-    from lightning_priors.nn import Backbone, Classifier
-    from lightning_priors.techniques import CAMRestriction, Pretrained, PriorModule, PriorStep
+    from lightning_priors.batch import PriorBatch as PriorBatch
+    from lightning_priors.batch import PriorSample as PriorSample
+    from lightning_priors.data import PriorDataModule as PriorDataModule
+    from lightning_priors.errors import PriorError as PriorError
+    from lightning_priors.nn import Backbone as Backbone
+    from lightning_priors.nn import Classifier as Classifier
+    from lightning_priors.techniques import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Backbone": "nn",
-    "CAMRestriction": "techniques",
     "Classifier": "nn",
-    "Pretrained": "techniques",
     "PriorBatch": "batch",
     "PriorDataModule": "data",
     "PriorError": "errors",
-    "PriorModule": "techniques",
     "PriorSample": "batch",
-    "PriorStep": "techniques",
 }
-
-__all__ = [
-    "Backbone",
-    "CAMRestriction",
-    "Classifier",
-    "Pretrained",
-    "PriorBatch",
-    "PriorDataModule",
-    "PriorError",
-    "PriorModule",
-    "PriorSample",
-    "PriorStep",
-]
+"""Where a public name is defined; all others are those of `lightning_priors.techniques`."""
 
 
 def __getattr__(name: str) -> object:
     """Imports the module of a public name when the name is first used (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    if name[:1].isupper():  # a submodule is asked for in the same way, and must not load the techniques
+        home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'techniques')}")
+        if name in _HOMES or name in home.__all__:
+            return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Lists the public names, also those that are not loaded yet."""
-    return sorted({*globals(), *__all__})
+    """Lists the public names; those of the techniques when they are loaded."""
+    techniques = globals().get("techniques")
+    return sorted({*globals(), *_HOMES, *getattr(techniques, "__all__", ())})

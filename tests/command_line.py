@@ -1,0 +1,106 @@
+"""What the tests of the command line share: running it here or in a process of its own, and small things to run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning_priors
+from lightning_priors.__main__ import main
+
+REPOSITORY = Path(lightning_priors.__file__).parents[1]
+
+SMALL = (
+    "--data.source.train_size=16",
+    "--data.source.val_size=8",
+    "--data.source.test_size=8",
+    "--data.source.size=32",
+    "--data.image_size=32",
+    "--data.batch_size=8",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+)
+"""A run of a second or two; the options of the source are those of Kakapo."""
+
+FIT = ("fit", "--model=Pretrained", *SMALL, "--trainer.max_epochs=1")
+
+TOY = '''
+"""A seventh technique: the label is smoothed outside of the prior's certainty."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_priors.batch import PriorBatch
+from lightning_priors.errors import PriorError
+from lightning_priors.techniques import PriorModule, PriorStep
+
+
+class Toy(PriorModule):
+    """Classifies by colour alone."""
+
+    def __init__(
+        self, num_classes: int = 2, aux_num_classes: list[int] = [], smoothing: float = 0.1, crash: str = "",
+        lr: float = 0.1,
+    ) -> None:
+        super().__init__(num_classes, "none", lr, 0.0, 0.0, None, None)
+        self.save_hyperparameters()
+        self.smoothing, self.crash, self.aux_num_classes = smoothing, crash, aux_num_classes
+        self.head = nn.Conv2d(3, num_classes, 1)
+
+    def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        cam = self.head(F.avg_pool2d(image, 8))
+        return cam.mean((2, 3)), cam
+
+    def step(self, batch: PriorBatch) -> PriorStep:
+        if self.crash == "mistake":
+            raise PriorError("the toy is broken")
+        if self.crash == "defect":
+            raise RuntimeError("a defect of the program")
+        logits, _ = self.explain(batch["image"])
+        return PriorStep(F.cross_entropy(logits, batch["label"], label_smoothing=self.smoothing), logits, {})
+'''
+"""The module of a technique that the package does not know; given by its dotted class path."""
+
+BROKEN_SOURCE = """
+from lightning_priors.data.sources import Kakapo
+from lightning_priors.errors import PriorError
+
+
+class Broken(Kakapo):
+    def __init__(self, where: str = "load") -> None:
+        super().__init__(train_size=16, val_size=8, test_size=8, size=32)
+        self.where = where
+
+    def setup(self):
+        if self.where == "setup":
+            raise PriorError("there is no folder birds; did you mean 'bird'?")
+        super().setup()
+
+    def load(self, index):
+        if self.where == "load":
+            raise PriorError(f"row {index}: bird.png is broken")
+        return super().load(index)
+"""
+"""A source with a mistake in its files."""
+
+
+def run_cli(*arguments: str) -> int:
+    """Runs the command line in this process and gives its exit code."""
+    return main(list(arguments))
+
+
+def start(*arguments: str, **options: object) -> "subprocess.Popen[str]":
+    """Starts the command line in a process of its own."""
+    paths = [str(REPOSITORY), os.getcwd(), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "lightning_priors", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )

@@ -1,0 +1,139 @@
+"""The light front: what it answers itself, what it hands over, and what it does not import."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from command_line import REPOSITORY, run_cli, start
+
+import lightning_priors
+from lightning_priors import cli
+from lightning_priors.__main__ import COMMANDS, last_line
+from lightning_priors.errors import PriorError
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
+def test_help_names_every_command(arguments, capsys):
+    assert run_cli(*arguments) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+
+
+def test_version_is_that_of_the_distribution(capsys):
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert run_cli("--version") == 0
+    assert capsys.readouterr().out == f"lightning-priors {project['version']}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["ftt"], "error: there is no command 'ftt'; did you mean 'fit'?\n"),
+        ([], "error: a command is missing; choose from fit, validate, test, predict, compare\n"),
+        (["--trainer.max_epochs=3", "fit"], "error: there is no command '--trainer.max_epochs=3'; choose from "),
+    ],
+)
+def test_a_wrong_command_is_one_line(arguments, line, capsys):
+    assert run_cli(*arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(line)
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+def test_ctrl_c_is_130_without_a_traceback(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    assert run_cli("fit") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_command_gets_its_arguments_and_gives_the_exit_code(monkeypatch):
+    monkeypatch.setattr(cli, "main", lambda arguments: 7 if arguments == ["test", "--x", "1"] else 0)
+    assert run_cli("test", "--x", "1") == 7
+
+
+def test_compare_gets_the_arguments_after_its_name(monkeypatch):
+    from lightning_priors import compare
+
+    monkeypatch.setattr(compare, "main", lambda arguments: 5 if arguments == ["-c", "plan.yaml"] else 0)
+    assert run_cli("compare", "-c", "plan.yaml") == 5
+
+
+def _imported_by(code: str) -> set[str]:
+    command = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    return set(shown.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lightning_priors",
+        "from lightning_priors.__main__ import main; main(['--help'])",
+        "from lightning_priors.__main__ import main; main(['ftt'])",
+        "from lightning_priors.__main__ import main; main(['compare', '--help'])",
+    ],
+)
+def test_what_must_answer_at_once_imports_nothing_heavy(code):
+    assert not _imported_by(code) & {
+        "torch",
+        "lightning",
+        "torchvision",
+        "numpy",
+        "wandb",
+        "matplotlib",
+        "jsonargparse",
+    }
+
+
+def test_the_command_line_imports_no_tracker_and_no_model_zoo():
+    assert not _imported_by("import lightning_priors.cli") & {"wandb", "timm", "pandas"}
+
+
+def test_public_names_load_on_first_use():
+    from lightning_priors import techniques
+
+    names = {*lightning_priors._HOMES, *techniques.__all__}
+    assert (
+        {"Pretrained", "CAMRestriction", "PriorDataModule", "Classifier", "PriorError"}
+        <= names
+        <= set(dir(lightning_priors))
+    )
+    for name in names:
+        value = getattr(lightning_priors, name)
+        assert value.__name__ == name
+        assert value.__module__.startswith("lightning_priors.")
+
+
+@pytest.mark.parametrize("name", ["Pretraind", "annotations", "_private", "__wrapped__"])
+def test_an_unknown_name_is_an_attribute_error(name):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):
+        getattr(lightning_priors, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a.png is broken", "a.png is broken"),
+        (
+            "Caught PriorError in worker 1.\nOriginal Traceback:\n  x\na.b.PriorError: a.png is broken\n",
+            "a.png is broken",
+        ),
+        ("", "PriorError"),
+    ],
+)
+def test_the_line_of_an_error(text, line):
+    assert last_line(PriorError(text)) == line
+
+
+def test_the_console_script_and_the_module_are_the_same():
+    scripts = tomllib.loads(Path(REPOSITORY, "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"lightning-priors": "lightning_priors.__main__:main"}
+    process = start("--version")
+    out, err = process.communicate()
+    assert (process.returncode, out, err) == (0, f"lightning-priors {lightning_priors.__version__}\n", "")
