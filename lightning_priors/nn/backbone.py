@@ -4,7 +4,7 @@ import importlib.util
 import os
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_priors.batch import IMAGE_MEAN, IMAGE_STD
 from lightning_priors.errors import PriorError, nearest
+from lightning_priors.nn.attention import log_received_attention
 from lightning_priors.nn.tiny import TinyConvNet
 
 
@@ -107,6 +108,67 @@ class Backbone(nn.Module):
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
             return features.permute(0, 3, 1, 2)
         return features
+
+    def token_attention(self) -> nn.Module:
+        """The self-attention of a vision transformer's last block.
+
+        Returns:
+            The module, with the parts ``q_norm``, ``k_norm`` and ``scale``.
+
+        Raises:
+            PriorError: If the network has no such thing, or weights its tokens by more than queries and keys.
+        """
+        from timm.layers.attention import Attention, AttentionRope
+        from timm.models.eva import EvaAttention
+
+        blocks = getattr(self.model, "blocks", None)
+        last = blocks[-1] if isinstance(blocks, (nn.Sequential, nn.ModuleList)) else None
+        attention = getattr(last, "attn", None)
+        if not isinstance(attention, (Attention, AttentionRope, EvaAttention)):
+            raise PriorError(f"backbone {self.name!r} has no attention between tokens; vit_tiny_patch16_224 has")
+        return cast(nn.Module, attention)
+
+    def features_and_log_attention(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the feature map of a vision transformer, and where its last block looks.
+
+        That is the attention which the class token pays to each patch, or where there is no class token that which
+        each patch receives from all tokens on average; the mean over the heads.
+
+        Args:
+            image: (B, 3, H, W), normalised as `lightning_priors.batch` says.
+
+        Returns:
+            The features (B, C, h, w) of `forward`, and the logarithm of the attention (B, h, w). The attention adds
+            up to less than 1 over the patches where class and register tokens get a part of it.
+
+        Raises:
+            PriorError: As `token_attention` does.
+        """
+        attention, seen = self.token_attention(), dict[str, Any]()
+
+        def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+            return lambda module, inputs, output: seen.update({name: output})
+
+        def keep_rope(module: nn.Module, inputs: object, options: dict[str, Any]) -> None:
+            seen["rope"] = options.get("rope")
+
+        # queries and keys are the network's own; its softmax may be inside a fused kernel, which does not hand it out
+        hooks = [
+            attention.get_submodule("q_norm").register_forward_hook(keep("queries")),
+            attention.get_submodule("k_norm").register_forward_hook(keep("keys")),
+            attention.register_forward_pre_hook(keep_rope, with_kwargs=True),
+        ]
+        try:
+            features = self(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        queries, keys = (_rotate(seen[name], attention, seen["rope"]) for name in ("queries", "keys"))
+        if self.model.cls_token is not None:
+            queries = queries[:, :, :1]
+        log_attention = log_received_attention(queries * cast(float, attention.scale), keys)
+        patches = log_attention[:, int(self.model.num_prefix_tokens) :]  # type: ignore[arg-type]
+        return features, patches.reshape(len(image), *features.shape[2:])
 
     @property
     def freeze_statistics(self) -> bool:
@@ -204,6 +266,17 @@ def _create(name: str) -> nn.Module:
             continue
         return model
     raise AssertionError("unreachable: the last attempt passes no argument")
+
+
+def _rotate(tokens: Tensor, attention: Any, rope: Tensor | None) -> Tensor:
+    """Queries or keys (B, heads, N, D), those of patches turned by the rotary position embedding where there is one."""
+    if rope is None:
+        return tokens
+    from timm.layers.pos_embed_sincos import apply_rot_embed_cat
+
+    prefix = attention.num_prefix_tokens
+    rotated = apply_rot_embed_cat(tokens[:, :, prefix:], rope, half=attention.rotate_half)
+    return torch.cat([tokens[:, :, :prefix], rotated], 2)
 
 
 def _pretrained_config(model: nn.Module) -> Mapping[str, Any]:
