@@ -49,16 +49,15 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 1,  # everything is logged once an epoch, so this costs nothing and no interval is too long
 }
 
-DEFAULT_CALLBACKS = [
-    {"class_path": "lightning_priors.callbacks.CAMPanel"},
-    {"class_path": "lightning_priors.callbacks.ConfusionMatrix"},
-]
+DEFAULT_CALLBACKS = [{"class_path": "lightning_priors.callbacks.CAMPanel"}]
 
 CHECKPOINT_DEFAULTS = {"monitor": "val/acc", "mode": "max", "filename": "best", "save_last": True}
 
 UNHELPFUL_WARNINGS = (
     r"The '\w+' does not have many workers",  # the pictures are small; `workers` is an option
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning against the newest torch
+    r"(?s)\n.*deprecat",  # jsonargparse about Lightning's calls
+    r"The dirpath has changed from",  # a resumed run has a folder of its own
 )
 
 NO_NEWS = ("💡 Tip", "TPU available", "HPU available", "Loading `train_dataloader` to estimate")
