@@ -1,0 +1,23 @@
+"""What accompanies a run: freeing of layers, pictures of the evidence, confusion matrix, table of predictions."""
+
+from lightning_priors.callbacks.cam_panel import CAMPanel, collect_evidence
+from lightning_priors.callbacks.channels_last import ChannelsLast
+from lightning_priors.callbacks.confusion import ConfusionMatrix, draw_confusion
+from lightning_priors.callbacks.drawing import Evidence, draw_comparison, draw_panel
+from lightning_priors.callbacks.predictions import PredictionWriter
+from lightning_priors.callbacks.run_folder import run_folder
+from lightning_priors.callbacks.unfreezing import Unfreezing
+
+__all__ = [
+    "CAMPanel",
+    "ChannelsLast",
+    "ConfusionMatrix",
+    "Evidence",
+    "PredictionWriter",
+    "Unfreezing",
+    "collect_evidence",
+    "draw_comparison",
+    "draw_confusion",
+    "draw_panel",
+    "run_folder",
+]

@@ -1,0 +1,27 @@
+"""Evaluates a fixed network with all callbacks: ``python evaluate_in_processes.py FOLDER PROCESSES``."""
+
+import sys
+from pathlib import Path
+
+import lightning as L
+from conftest import Data, Looker, Pictures
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from lightning_priors.callbacks import CAMPanel, ConfusionMatrix, PredictionWriter
+
+if __name__ == "__main__":
+    folder, processes = Path(sys.argv[1]), int(sys.argv[2])
+    L.seed_everything(0, verbose=False)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
+        logger=CSVLogger(folder, "runs", version=0),
+        callbacks=[CAMPanel(), ConfusionMatrix(), PredictionWriter()],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+    )
+    module = Looker()
+    trainer.validate(module, datamodule=Data(), verbose=False)  # 18 images, 9 for each of two processes
+    trainer.predict(module, DataLoader(Pictures(23), batch_size=4))  # 12 and 11 images, 3 batches each

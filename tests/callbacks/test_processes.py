@@ -1,0 +1,29 @@
+"""Two processes write what one process writes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "evaluate_in_processes.py"
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """The run folders of one and of two processes."""
+    for processes in (1, 2):
+        command = [sys.executable, str(SCRIPT), str(tmp_path / str(processes)), str(processes)]
+        paths = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
+        subprocess.run(command, check=True, capture_output=True, timeout=300, env=paths)
+    return [tmp_path / str(processes) / "runs" / "version_0" for processes in (1, 2)]
+
+
+@pytest.mark.slow
+def test_tables_are_the_same_and_there_is_one_panel(folders):
+    one, two = folders
+    assert (one / "confusion_val.csv").read_text() == (two / "confusion_val.csv").read_text()
+    assert (one / "predictions.csv").read_text() == (two / "predictions.csv").read_text()
+    assert len((two / "predictions.csv").read_text().splitlines()) == 1 + 23
+    assert [path.name for path in two.glob("panels/v*")] == ["val.png"]
