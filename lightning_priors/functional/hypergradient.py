@@ -155,19 +155,26 @@ class InnerStep:
         Returns:
             (B, A), to be passed to ``labels.backward``.
         """
-        direction = self.direction(v)
+        direction, scale = self._factored_direction(v)
         replay = self._random_state.replayed if self._random_state is not None else contextlib.nullcontext
         point = self._network, self._parameters, self._buffers
         if method == "forward_mode":
             try:
                 with replay():
                     derivative = forward_mode(*point, inputs, losses, direction)
-                return derivative / len(derivative)
+                return scale / len(derivative) * derivative
             except NotImplementedError as error:
                 reason = str(error).split(". ")[0]
                 warnings.warn(f"finite differences instead of forward mode, which fails: {reason}", stacklevel=2)
         derivative = finite_difference(*point, inputs, losses, direction, replay)
-        return derivative / len(derivative)
+        return scale / len(derivative) * derivative
+
+    def _factored_direction(self, v: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], float]:
+        """The direction up to a number: under plain SGD that is `v` itself, which saves a copy of all parameters."""
+        factors = set(self._sensitivity.values())
+        if self._clip is None and len(factors) == 1 and isinstance(factor := factors.pop(), float):
+            return {name: v[name] for name in self._sensitivity if name in v}, factor
+        return self.direction(v), 1.0
 
 
 def forward_mode(
