@@ -84,7 +84,6 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
     Args:
         dataset: What is sampled.
         seed: The seed of the order.
-        shuffle: False keeps the order; the epoch still counts.
         world_size: Number of processes.
         rank: Which of them this is; each has its own share of the images.
 
@@ -98,11 +97,10 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         self,
         dataset: "Dataset[PriorSample] | Sequence[object]",
         seed: int,
-        shuffle: bool = True,
         world_size: int = 1,
         rank: int = 0,
     ) -> None:
-        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yields (position, epoch)."""
@@ -217,12 +215,9 @@ class PriorDataModule(L.LightningDataModule):
         """Shuffled; leaves out the last incomplete batch, unless that is all there is."""
         dataset = self._dataset("train")
         trainer = self.trainer
-        # the flag wants the same batches in every epoch; the Trainer sets it without declaring it
-        overfit = trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
         sampler = EpochSampler(
             dataset,
             seed=self.seed,
-            shuffle=not overfit,
             world_size=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
         )

@@ -361,10 +361,10 @@ def keypoints(bird: Bird, number: int) -> tuple[Tensor, Tensor]:
     (tensor([[0., 0.],
             [3., 4.]]), tensor([False,  True]))
     """
-    points, valid = torch.zeros(number, 2), torch.zeros(number, dtype=torch.bool)
-    for part, point in bird.points.items():
-        points[part], valid[part] = torch.tensor(point), True
-    return points, valid
+    points = [bird.points.get(part, (0.0, 0.0)) for part in range(number)]
+    return torch.tensor(points).reshape(-1, 2), torch.tensor(
+        [part in bird.points for part in range(number)], dtype=torch.bool
+    )
 
 
 def _bird(birds: Mapping[str, Bird], identity: str, row: str) -> Bird:
