@@ -1,5 +1,6 @@
 """Pictures in folders by split and class, with a twin folder of masks if there is one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,6 @@ from lightning_priors.data.sources.reading import (
     MaskKind,
     empty_mask,
     existing_folder,
-    hint_beside,
     look_up,
     read_image,
     read_mask,
@@ -106,18 +106,17 @@ class ImageFolderSource(Source):
         folder = self.root / MASKS
         if self.masks == "none" or not folder.is_dir():
             return None
-        return {
-            path.relative_to(folder).with_suffix(""): path for path in sorted(folder.rglob("*")) if _is_picture(path)
-        }
+        return _by_name((path for path in sorted(folder.rglob("*")) if _is_picture(path)), folder)
 
     @cached_property
     def _files(self) -> list[PictureFile]:
         self._check_folders()
         files = [file for split in SPLITS if (self.root / split).is_dir() for file in self._files_of(split)]
-        used = {file.path.with_suffix("") for file in files if file.mask is not None}
-        unused = [mask for picture, mask in (self._masks or {}).items() if picture not in used]
-        if unused:
-            raise PriorError(f"the mask {unused[0]} has no picture ({len(unused)} masks have none)")
+        if self._masks:
+            pictures = _by_name((file.path for file in files), Path())
+            unused = [mask for name, mask in self._masks.items() if name not in pictures]
+            if unused:
+                raise PriorError(f"the mask {unused[0]} has no picture ({len(unused)} masks have none)")
         return files
 
     def _files_of(self, split: Split) -> list[PictureFile]:
@@ -136,7 +135,7 @@ class ImageFolderSource(Source):
     def _check_folders(self) -> None:
         """That no split is misspelt: it would be left out without a word."""
         if not self._labels:
-            raise PriorError(f"{self.root / 'train'} has no class folders{hint_beside(self.root / 'train' / 'class')}")
+            raise PriorError(f"{self.root / 'train'} has no class folders")
         for name in _folders(self.root):
             hint = nearest(name, (*SPLITS, MASKS))
             if name not in (*SPLITS, MASKS) and hint.startswith("did"):
@@ -145,6 +144,17 @@ class ImageFolderSource(Source):
 
 def _folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _by_name(paths: Iterable[Path], folder: Path) -> dict[Path, Path]:
+    """The files by their place below a folder, without suffix, which picture and mask have in common."""
+    known: dict[Path, Path] = {}
+    for path in paths:
+        name = path.relative_to(folder).with_suffix("")
+        if name in known:
+            raise PriorError(f"{known[name]} and {path} have one name, so that it is unclear which mask is whose")
+        known[name] = path
+    return known
 
 
 def _is_picture(path: Path) -> bool:

@@ -253,6 +253,7 @@ class Table(Source):
 
     @cached_property
     def _rows(self) -> list[TableRow]:
+        _ = self._columns
         for option, count in ((self._boxes, 4), (self.keypoints, 2)):
             for name, columns in option.items():
                 if len(columns) != count:
