@@ -1,0 +1,108 @@
+"""The configurations of the data sets fit the classes, load, and between them use every option."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from fake_data import SPECIES, edit
+from jsonargparse import ArgumentParser
+
+from lightning_priors.data import PriorDataModule, sources
+from lightning_priors.data.sources import Source
+
+FOLDER = Path(__file__).parents[2] / "configs" / "data"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+ALL_SOURCES = [
+    value
+    for value in vars(sources).values()
+    if inspect.isclass(value) and issubclass(value, Source) and value is not Source
+]
+
+
+def instantiated(name: str, root: Path | None = None) -> PriorDataModule:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(PriorDataModule, "data")
+    arguments = [f"--config={FOLDER / name}", "--data.workers=0", "--data.batch_size=2"]
+    if root is not None:
+        arguments.append(f"--data.source.root={root}")
+    return parser.instantiate(parser.parse_args(arguments)).data
+
+
+def first_batch(data: PriorDataModule) -> dict[str, Any]:
+    data.prepare_data()
+    data.setup()
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        batch = next(iter(loader))
+        assert torch.isfinite(batch["image"]).all()
+    return next(iter(data.train_dataloader()))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_fits_its_classes(path: Path) -> None:
+    data = instantiated(path.name)
+    assert type(data.source).__name__ == yaml.safe_load(path.read_text())["data"]["source"]["class_path"]
+    assert len(path.read_text().splitlines()) <= 30
+
+
+def options_in(entry: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """The options of a configuration as (class, option)."""
+    source = entry["source"]
+    return {("PriorDataModule", option) for option in entry} | {
+        (source["class_path"], option) for option in source.get("init_args", {})
+    }
+
+
+def test_every_option_is_used_in_a_configuration() -> None:
+    used = set().union(*(options_in(yaml.safe_load(path.read_text())["data"]) for path in CONFIGS))
+    known = {
+        (kind.__name__, option)
+        for kind in (PriorDataModule, *ALL_SOURCES)
+        for option in list(inspect.signature(kind.__init__).parameters)[1:]
+    }
+    assert used == known
+
+
+def test_every_source_has_a_configuration() -> None:
+    described = {yaml.safe_load(path.read_text())["data"]["source"]["class_path"] for path in CONFIGS}
+    assert described == {kind.__name__ for kind in ALL_SOURCES}
+
+
+def test_folder(pictures: Path) -> None:
+    assert first_batch(instantiated("folder.yaml", pictures))["mask"].shape == (2, 128, 128)
+
+
+def test_table(table: Path) -> None:
+    batch = first_batch(instantiated("table.yaml", table))
+    assert batch["keypoints"].shape == (2, 2, 2)
+    assert batch["aux_labels"].shape == (2, 1)
+
+
+def test_cub200(cub: Path) -> None:
+    edit(cub / "train_test_split.txt", "5 1\n6 1\n7 0", "5 1\n6 1\n7 1")
+    batch = first_batch(instantiated("cub200.yaml", cub))
+    assert batch["part_boxes"].shape == (2, 2, 4)
+    assert batch["aux_labels"].shape == (2, 4)
+
+
+def test_waterbirds(waterbirds: Path, cub: Path) -> None:
+    data = instantiated("waterbirds.yaml", waterbirds)
+    data.source.cub_root = str(cub)
+    batch = first_batch(data)
+    assert batch["mask"].shape == (2, 224, 224)
+    assert data.source.aux_classes["species"] == SPECIES[:2]
+
+
+def test_stampbirds(shared_data: Path) -> None:
+    assert first_batch(instantiated("stampbirds.yaml", shared_data / "stampbirds"))["mask_valid"].all()
+
+
+@pytest.mark.parametrize(("name", "tasks", "classes"), [("fashion_mnist", 2, 2), ("fashion_mnist_groups", 1, 3)])
+def test_fashion_mnist(shared_data: Path, name: str, tasks: int, classes: int) -> None:
+    data = instantiated(f"{name}.yaml", shared_data)
+    assert first_batch(data)["aux_labels"].shape == (2, tasks)
+    assert data.num_classes == classes
