@@ -61,13 +61,13 @@ class Progress:
         queue: The configs of the runs that are not finished, in order.
         total: The number of all runs.
         durations: Seconds of the runs that were finished before, by config.
-        stream: Where to write.
+        stream: Where to write; the standard output by default.
     """
 
     def __init__(
-        self, queue: Sequence[str], total: int, durations: Mapping[str, Sequence[float]], stream: TextIO = sys.stdout
+        self, queue: Sequence[str], total: int, durations: Mapping[str, Sequence[float]], stream: TextIO | None = None
     ) -> None:
-        self.queue, self.total, self.stream = list(queue), total, stream
+        self.queue, self.total, self.stream = list(queue), total, stream or sys.stdout
         self.durations = {run: list(seconds) for run, seconds in durations.items()}
         self._label, self._started, self._shown = "", 0.0, 0.0
 

@@ -1,0 +1,235 @@
+"""The runs themselves: each through the ordinary Trainer, its row kept as soon as it is done."""
+
+import gc
+import logging
+import os
+import re
+import shutil
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lightning_priors.cli import PriorCLI, RunFolder
+from lightning_priors.compare.measure import PeakMemory, StepTimer
+from lightning_priors.compare.progress import Progress
+from lightning_priors.compare.resolve import Task, less_warnings
+from lightning_priors.compare.rows import Row, read_rows, with_row, write_rows
+from lightning_priors.errors import PriorError
+from lightning_priors.tracking import session
+
+
+class Built(PriorCLI):
+    """The command ``fit`` with everything built and nothing started.
+
+    Args:
+        arguments: The options of the command.
+        folder: The run's folder.
+        callbacks: Added to those of the configuration.
+    """
+
+    def __init__(self, arguments: Sequence[str], folder: Path, callbacks: Sequence[L.Callback]) -> None:
+        self._folder, self._callbacks = folder, callbacks
+        super().__init__(["fit", *arguments])
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Puts the run's folder before the loggers that the configuration asks for."""
+        options = self._get(self.config_init, "trainer")
+        asked = [options.logger] if isinstance(options.logger, Logger) else options.logger
+        own = RunFolder(self._folder.parent, name="", version=self._folder.name)
+        options.logger = [own, *(asked if isinstance(asked, list) else [])]
+        self.trainer_defaults["callbacks"] += self._callbacks
+        return super().instantiate_trainer(enable_progress_bar=False, enable_model_summary=False, **kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Leaves the start to the caller."""
+
+    @property
+    def checkpoints(self) -> ModelCheckpoint:
+        """The callback that selects the checkpoint."""
+        callback: ModelCheckpoint = self._get(self.config_init, "checkpoint")
+        return callback
+
+
+class Follow(L.Callback):
+    """Tells how much of the training is done, after every batch.
+
+    Args:
+        tell: Takes a share from 0 to 1.
+    """
+
+    def __init__(self, tell: Callable[[float], None]) -> None:
+        self.tell = tell
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Counts in epochs or in steps, whichever ends the training first."""
+        steps = trainer.global_step / trainer.max_steps
+        epochs = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
+        self.tell(min(1.0, max(steps, epochs / (trainer.max_epochs or -1))))
+
+
+def compare(tasks: Sequence[Task], output: Path) -> tuple[list[Row], dict[str, str]]:
+    """Does the runs that are not finished yet; one that fails does not stop the others.
+
+    Args:
+        tasks: All runs.
+        output: Folder of ``runs.csv`` and of the runs' folders.
+
+    Returns:
+        The rows of the finished runs, and the error line of each that failed.
+
+    Raises:
+        PriorError: If ``runs.csv`` cannot be read.
+        KeyboardInterrupt: After Ctrl-C; the rows so far are kept.
+        SystemExit: After SIGTERM, likewise.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    rows, failures = read_rows(output / "runs.csv"), {}
+    finished = {row.key for row in rows}
+    waiting = [task for task in tasks if task.key not in finished]
+    progress = Progress([task.run for task in waiting], len(tasks), _durations(rows))
+    progress.say(
+        f"{len(tasks)} runs into {output}" + (f", {len(tasks) - len(waiting)} finished before" if rows else "")
+    )
+    for task in waiting:
+        progress.start(task.run, task.seed)
+        try:
+            row = run(task, output, progress.update)
+        except (KeyboardInterrupt, SystemExit):
+            progress.end("interrupted", finished=False)
+            progress.say(f"the finished runs are kept in {output / 'runs.csv'}; the same command does the others")
+            raise
+        except Exception as error:
+            failures[f"{task.run}, seed {task.seed}"] = error_line(error)
+            progress.end(f"failed: {error_line(error)}", finished=False)
+        else:
+            rows = with_row(rows, row)
+            write_rows(output / "runs.csv", rows)
+            progress.end(_outcome(row), finished=True)
+    wanted = {task.key for task in tasks}
+    return [row for row in rows if row.key in wanted], failures
+
+
+def run(task: Task, output: Path, tell: Callable[[float], None]) -> Row:
+    """Trains, selects the checkpoint on the validation images and tests it once.
+
+    Args:
+        task: What to run.
+        output: Folder of the comparison. What is left of an interrupted attempt at the same run is removed.
+        tell: Is told the share of the training that is done.
+
+    Returns:
+        The run's row.
+
+    Raises:
+        Exception: Whatever goes wrong; the traceback is at the end of the run's log.
+        KeyboardInterrupt: After Ctrl-C, when Lightning has shut down.
+        SystemExit: After SIGTERM, likewise.
+    """
+    folder = output / task.run / f"seed_{task.seed}-{task.digest}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    gc.collect()  # the run before may hold its data and, on a GPU, memory in cycles
+    log = folder.with_suffix(".log")
+    with _logged_to(log), session(), less_warnings():
+        try:
+            values, checkpoint = _fit_and_test(task.arguments, folder, tell)
+        except SIGTERMException:  # which alone would exit with 0
+            raise SystemExit(128 + signal.SIGTERM) from None
+        except SystemExit as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns the one into the other
+                raise KeyboardInterrupt from None
+            raise
+        except Exception:
+            with log.open("a", encoding="utf-8") as file:
+                traceback.print_exc(file=file)
+            raise
+    return Row(task.run, task.seed, values, str(folder), os.path.relpath(checkpoint), task.digest)
+
+
+def error_line(error: BaseException) -> str:
+    r"""The line that names what went wrong: the user's mistake where there is one among the causes.
+
+    >>> error_line(KeyError("mask"))
+    "KeyError: 'mask'"
+    >>> error_line(PriorError("Caught PriorError in worker 0.\nTraceback ...\nerrors.PriorError: a.png is broken"))
+    'a.png is broken'
+    """
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    told = next((cause for cause in causes if isinstance(cause, PriorError)), error)
+    lines = [line for line in str(told).splitlines() if line.strip()] or [""]
+    if lines[0].startswith("Caught ") and len(lines) > 1:  # from a loader's process, with its traceback
+        return re.sub(r"^[\w.]*PriorError: ", "", lines[-1])
+    return lines[0] if isinstance(told, PriorError) else f"{type(told).__name__}: {lines[0]}"
+
+
+def _fit_and_test(
+    arguments: Sequence[str], folder: Path, tell: Callable[[float], None]
+) -> tuple[dict[str, float], str]:
+    """The numbers of a run and the path of its selected checkpoint."""
+    timer = StepTimer()
+    built = Built(arguments, folder, [timer, Follow(tell)])
+    trainer, model, data = built.trainer, built.model, built.datamodule
+    if trainer.world_size > 1:
+        raise PriorError("a comparison runs on one device, so that its runs are alike; use --trainer.devices=1")
+    memory, start = PeakMemory(trainer.strategy.root_device), time.perf_counter()
+    trainer.fit(model, datamodule=data)
+    fit_seconds = time.perf_counter() - start
+    selected = built.checkpoints
+    if not selected.best_model_path or selected.best_model_score is None:
+        raise PriorError(f"no checkpoint was selected: training ended before {selected.monitor} was logged")
+    tested = trainer.test(model, datamodule=data, ckpt_path=selected.best_model_path, verbose=False)[0]
+    epoch = torch.load(selected.best_model_path, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+    values = {
+        str(selected.monitor): float(selected.best_model_score),
+        **{name: float(value) for name, value in tested.items()},
+        "best_epoch": float(epoch),
+        "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
+        "seconds_per_step": timer.median(),
+        "fit_seconds": fit_seconds,
+        "peak_memory_mib": memory.mebibytes(),
+    }
+    return values, selected.best_model_path
+
+
+@contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
+    """Sends what Lightning and the techniques report to a file; the terminal is for the comparison."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    try:
+        for logger in loggers:
+            logger.handlers, logger.propagate = [file], False
+        yield
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+        file.close()
+
+
+def _durations(rows: Sequence[Row]) -> dict[str, list[float]]:
+    durations: dict[str, list[float]] = {}
+    for row in rows:
+        if seconds := row.values.get("fit_seconds"):
+            durations.setdefault(row.run, []).append(seconds)
+    return durations
+
+
+def _outcome(row: Row) -> str:
+    """What the checkpoint was selected by; the test figures wait for the summary."""
+    name, value = next(iter(row.values.items()))
+    return f"{name} {value:.3f} in epoch {row.values['best_epoch']:.0f}"
