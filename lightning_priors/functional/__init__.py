@@ -13,25 +13,55 @@ from lightning_priors.functional.guidance import (
     guidance_loss,
     masked_mean,
 )
+from lightning_priors.functional.hypergradient import (
+    InnerStep,
+    RandomState,
+    named_gradients,
+    stepped_parameters,
+    supports_forward_mode,
+    unrolled_label_gradient,
+)
 from lightning_priors.functional.prior_maps import (
     boxes_to_grid,
     keypoints_to_grid,
     prior_map,
     resize_to_grid,
 )
+from lightning_priors.functional.soft_labels import (
+    hierarchy,
+    hierarchy_mask,
+    label_entropy,
+    masked_softmax,
+    per_class_losses,
+    sinkhorn,
+    soft_label_loss,
+)
 
 __all__ = [
+    "InnerStep",
+    "RandomState",
     "attention_loss",
     "boxes_to_grid",
     "class_activation_map",
     "energy_inside",
     "evidence_map",
     "guidance_loss",
+    "hierarchy",
+    "hierarchy_mask",
     "keypoints_to_grid",
+    "label_entropy",
     "logits_from_cam",
     "masked_mean",
+    "masked_softmax",
+    "named_gradients",
+    "per_class_losses",
     "prior_map",
     "resize_to_grid",
     "signed_cam",
+    "sinkhorn",
+    "soft_label_loss",
+    "stepped_parameters",
+    "supports_forward_mode",
+    "unrolled_label_gradient",
     "upsample",
 ]

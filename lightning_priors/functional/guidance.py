@@ -40,8 +40,6 @@ def energy_inside(saliency: Tensor, prior: Tensor) -> Tensor:
     tensor([0.7500])
     """
     positive = at_least_float32(saliency).clamp(min=0)
-    # divided by its maximum first: the sum of a large map would overflow, and that of a small one lose its digits
-    positive = _divide(positive, positive.detach().amax((1, 2), keepdim=True))
     return _divide((positive * prior).sum((1, 2)), positive.sum((1, 2))).clamp(max=1)
 
 

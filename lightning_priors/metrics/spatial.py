@@ -62,7 +62,7 @@ class SpatialMetric(Metric, ABC):
 
 
 class EnergyPointingGame(SpatialMetric):
-    """The share of the positive evidence that lies inside the mask (Wang et al. 2020, "Score-CAM", section 4.2).
+    """The share of the positive evidence that lies inside the mask (Wang et al. 2020, "Score-CAM").
 
     An image without positive evidence scores 0.
 
