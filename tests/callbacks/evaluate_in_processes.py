@@ -10,6 +10,17 @@ from torch.utils.data import DataLoader
 
 from lightning_priors.callbacks import CAMPanel, ConfusionMatrix, PredictionWriter
 
+
+class Counted(Looker):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def explain(self, image):
+        self.asked += 1
+        return super().explain(image)
+
+
 if __name__ == "__main__":
     folder, processes = Path(sys.argv[1]), int(sys.argv[2])
     L.seed_everything(0, verbose=False)
@@ -22,6 +33,7 @@ if __name__ == "__main__":
         enable_progress_bar=False,
         enable_checkpointing=False,
     )
-    module = Looker()
+    module = Counted()
     trainer.validate(module, datamodule=Data(), verbose=False)  # 18 images, 9 for each of two processes
+    (folder / f"asked_{trainer.global_rank}").write_text(str(module.asked))
     trainer.predict(module, DataLoader(Pictures(23), batch_size=4))  # 12 and 11 images, 3 batches each

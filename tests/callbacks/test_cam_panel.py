@@ -71,7 +71,11 @@ def test_a_selection_takes_what_there_is():
 
 
 def test_asking_leaves_no_trace(looker):
-    module = looker(dropout=0.5)
+    class Random(looker):
+        def explain_maps(self, image):
+            return {"noise": torch.rand(len(image), 2, 2)}
+
+    module = Random(dropout=0.5)
     module.train()
     first_block = module.classifier.backbone.model.blocks[0]
     first_block.eval()
@@ -158,8 +162,14 @@ def test_the_evidence_is_that_of_averaged_weights_where_these_are_validated(firs
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_the_evidence_is_in_the_precision_of_the_validation(precision, looker, data, make_trainer, drawn):
-    module = looker()
+    class Watching(looker):
+        def explain(self, image):
+            modes.add((image.dtype, torch.is_autocast_enabled("cpu")))
+            return super().explain(image)
+
+    modes, module = set(), Watching()
     make_trainer(CAMPanel(), precision=precision).validate(module, datamodule=data(), verbose=False)
+    assert modes == {(torch.float32, True) if precision == "bf16-mixed" else (torch.bfloat16, False)}
     assert_evidence_is_what_was_validated(drawn[-1], module, tolerance=2e-2)
     assert drawn[-1][1].cam.dtype == torch.float32
 

@@ -18,11 +18,11 @@ def read(path):
 
 
 def known_answers(looker):
-    """A module that takes every third image for class 1."""
+    """A module that takes every fourth image for class 1."""
 
     class Known(looker):
         def validation_step(self, batch, batch_idx):
-            return F.one_hot((batch["index"] % 3 == 0).long(), 2).float()
+            return F.one_hot((batch["index"] % 4 == 0).long(), 2).float()
 
     return Known()
 
@@ -32,7 +32,7 @@ def test_the_last_epochs_counts_are_in_a_table_with_names(looker, data, make_tra
     # of 12 and 6 images; neither earlier epochs nor the sanity check count
     assert read(run_dir / "confusion_val.csv") == [
         ["true \\ predicted", "kakapo", "other bird"],
-        ["kakapo", "8", "4"],
+        ["kakapo", "9", "3"],
         ["other bird", "4", "2"],
     ]
     assert (run_dir / "panels" / "confusion_val.png").is_file()

@@ -21,9 +21,11 @@ def folders(tmp_path):
 
 
 @pytest.mark.slow
-def test_tables_are_the_same_and_there_is_one_panel(folders):
+def test_tables_are_the_same_and_one_process_draws(folders):
     one, two = folders
     assert (one / "confusion_val.csv").read_text() == (two / "confusion_val.csv").read_text()
     assert (one / "predictions.csv").read_text() == (two / "predictions.csv").read_text()
     assert len((two / "predictions.csv").read_text().splitlines()) == 1 + 23
     assert [path.name for path in two.glob("panels/v*")] == ["val.png"]
+    asked = [int((two.parents[1] / f"asked_{rank}").read_text()) for rank in range(2)]
+    assert asked[0] > asked[1] == 2  # two batches each; for the panel only the first process asks again
