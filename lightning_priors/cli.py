@@ -51,13 +51,14 @@ TRAINER_DEFAULTS = {
 
 DEFAULT_CALLBACKS = [{"class_path": "lightning_priors.callbacks.CAMPanel"}]
 
-CHECKPOINT_DEFAULTS = {"monitor": "val/acc", "mode": "max", "filename": "best", "save_last": True}
+CHECKPOINT_DEFAULTS = {"monitor": "val/acc", "mode": "max", "filename": "best"}
 
 UNHELPFUL_WARNINGS = (
     r"The '\w+' does not have many workers",  # the pictures are small; `workers` is an option
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning against the newest torch
     r"(?s)\n.*deprecat",  # jsonargparse about Lightning's calls
     r"The dirpath has changed from",  # a resumed run has a folder of its own
+    r"You're using the WeightAveraging callback, but loading",  # the averaged weights are what is evaluated
 )
 
 NO_NEWS = ("💡 Tip", "TPU available", "HPU available", "Loading `train_dataloader` to estimate")
@@ -173,7 +174,8 @@ class PriorCLI(LightningCLI):
             PriorDataModule,
             subclass_mode_model=True,
             save_config_callback=RunRecord,
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [PredictionWriter()]},
+            # Lightning's `save_last` keeps a copy of the best checkpoint; a run that was interrupted needs the last one
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [PredictionWriter(), ModelCheckpoint(filename="last")]},
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={"allow_abbrev": False},
@@ -226,6 +228,9 @@ class PriorCLI(LightningCLI):
         The first logger decides where checkpoints, panels and the configuration go.
         """
         options = self._get(self.config_init, "trainer")
+        if options.enable_checkpointing is False:
+            self._parser(self.subcommand).callback_keys.remove("checkpoint")
+            self.trainer_defaults["callbacks"] = [PredictionWriter()]
         asked = options.logger
         folder = RunFolder(options.default_root_dir, name=type(self.model).__name__)
         if asked is False:

@@ -94,6 +94,7 @@ def _finish() -> None:
         return
     folder, offline = Path(wandb.run.dir).parent, wandb.run.offline
     wandb.finish()
+    wandb.teardown()  # its background process would resolve the next run's relative folder in this run's working folder
     if offline:
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         print(f"W&B: logged offline; send it with: wandb sync {shown}")

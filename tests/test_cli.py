@@ -1,0 +1,503 @@
+"""Lightning's commands: what a run leaves behind, what a mistake says, and the known traps, each shown not to bite."""
+
+import csv
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+import yaml
+from command_line import BROKEN_SOURCE, FIT, REPOSITORY, SMALL, TOY, run_cli, start
+
+from lightning_priors import Pretrained, PriorDataModule, cli
+from lightning_priors.data.sources import Kakapo
+
+QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """Every test runs in a folder of its own, from which modules can be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a finished run of `FIT`."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert run_cli(*FIT, f"--trainer.default_root_dir={folder}") == 0
+    return folder / "Pretrained" / "version_0"
+
+
+@pytest.fixture(scope="module")
+def api_checkpoint(tmp_path_factory):
+    """A checkpoint that was trained through the Python interface."""
+    folder = tmp_path_factory.mktemp("api")
+    data = PriorDataModule(Kakapo(train_size=16, val_size=8, test_size=8, size=32), batch_size=8, image_size=32)
+    trainer = L.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, log_every_n_steps=1,
+    )  # fmt: skip
+    with cli._less_noise():
+        trainer.fit(Pretrained(backbone="tiny", lr=0.01, optimizer=torch.optim.AdamW), datamodule=data)
+    trainer.save_checkpoint(folder / "api.ckpt")
+    return folder / "api.ckpt"
+
+
+def config_of(folder: Path) -> dict:
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
+def printed_config(capsys, *arguments: str) -> dict:
+    """What ``--print_config`` says."""
+    with pytest.raises(SystemExit) as stop:
+        run_cli(*arguments, "--print_config")
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def error_line(capsys, *arguments: str) -> str:
+    """The one line that a mistake is answered with."""
+    assert run_cli(*arguments) == 2
+    shown = capsys.readouterr().err
+    lines = [line for line in shown.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert shown.splitlines()[-1] == lines[0]
+    assert "Traceback" not in shown
+    return lines[0].removeprefix("error: ")
+
+
+class TestRunFolder:
+    def test_holds_configuration_metrics_checkpoints_and_panels(self, trained):
+        found = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+        assert {"config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= found
+        assert any(name.startswith("panels/") and name.endswith(".png") for name in found)
+        assert {name.partition("/")[0] for name in found} == {"config.yaml", "metrics.csv", "checkpoints", "panels"}
+
+    def test_metrics_are_those_of_the_protocol(self, trained):
+        with (trained / "metrics.csv").open() as file:
+            columns = set(csv.DictReader(file).fieldnames)
+        assert {
+            "epoch",
+            "train/loss",
+            "val/loss",
+            "val/acc",
+            "val/f1_macro",
+            "val/worst_group_acc",
+            "val/ece",
+        } <= columns
+        assert {"val/epg", "val/pointing_game", "val/cam_iou"} <= columns
+
+    def test_the_best_checkpoint_is_that_of_the_highest_accuracy(self, trained):
+        states = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["callbacks"]
+        (state,) = [state for name, state in states.items() if "'monitor': 'val/acc'" in name]
+        with (trained / "metrics.csv").open() as file:
+            best = max(float(row["val/acc"]) for row in csv.DictReader(file) if row["val/acc"])
+        assert Path(state["best_model_path"]).name == "best.ckpt"
+        assert float(state["best_model_score"]) == pytest.approx(best)
+
+    def test_the_last_checkpoint_is_the_last_and_not_the_best(self):
+        """With its own option, Lightning would copy the best one."""
+        assert run_cli(*FIT, "--trainer.max_epochs=3", "--checkpoint.monitor=epoch", "--checkpoint.mode=min") == 0
+        folder = Path("runs/Pretrained/version_0/checkpoints")
+        assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+        epochs = {path.name: torch.load(path, weights_only=True)["epoch"] for path in folder.iterdir()}
+        assert epochs == {"best.ckpt": 0, "last.ckpt": 2}
+
+    def test_has_no_checkpoints_when_they_are_not_wanted(self):
+        assert run_cli(*FIT, "--trainer.enable_checkpointing=false") == 0
+        assert not Path("runs/Pretrained/version_0/checkpoints").exists()
+
+    def test_is_not_made_by_a_quick_run(self):
+        assert run_cli(*FIT, "--trainer.fast_dev_run=true") == 0
+        assert list(Path("runs").rglob("*")) == []
+
+    def test_is_named_after_the_technique_and_never_used_twice(self):
+        assert run_cli(*FIT) == 0
+        assert run_cli(*FIT) == 0
+        assert sorted(path.name for path in Path("runs/Pretrained").iterdir()) == ["version_0", "version_1"]
+        assert all(Path(f"runs/Pretrained/version_{n}/checkpoints/best.ckpt").is_file() for n in (0, 1))
+
+    def test_is_a_runs_own_without_a_logger_too(self):
+        for _ in range(2):
+            assert run_cli(*FIT, "--trainer.logger=false", "--trainer.callbacks=null") == 0
+        for version in (0, 1):
+            folder = Path(f"runs/Pretrained/version_{version}")
+            assert (folder / "config.yaml").is_file()
+            assert (folder / "checkpoints" / "best.ckpt").is_file()
+            assert not (folder / "metrics.csv").exists()
+
+    def test_a_csv_logger_of_the_users_is_the_only_one(self):
+        logger = '{"class_path": "CSVLogger", "init_args": {"save_dir": "mine", "name": "a", "version": "b"}}'
+        assert run_cli(*FIT, f"--trainer.logger={logger}") == 0
+        assert Path("mine/a/b/metrics.csv").is_file()
+        assert Path("mine/a/b/config.yaml").is_file()
+        assert not Path("runs").exists()
+
+    def test_its_configuration_repeats_the_run_and_evaluates_its_checkpoint(self, trained, capsys):
+        config = ("-c", str(trained / "config.yaml"), "--trainer.default_root_dir=again")
+        assert run_cli("validate", *config, f"--ckpt_path={trained}/checkpoints/last.ckpt") == 0
+        with Path("again/Pretrained/version_0/metrics.csv").open() as file:
+            again = next(csv.DictReader(file))
+        with (trained / "metrics.csv").open() as file:
+            (before,) = [row for row in csv.DictReader(file) if row["val/loss"]]
+        assert float(again["val/loss"]) == pytest.approx(float(before["val/loss"]), rel=1e-5)
+        assert run_cli("fit", *config) == 0
+        repeated = torch.load("again/Pretrained/version_1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        original = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        assert all(torch.equal(repeated[name], original[name]) for name in original)
+
+    def test_the_seed_has_a_default_and_stands_in_the_configuration(self, trained):
+        assert config_of(trained)["seed_everything"] == 0
+
+    def test_predict_writes_a_table(self, trained):
+        arguments = ("-c", str(trained / "config.yaml"), "--trainer.default_root_dir=predicted")
+        assert run_cli("predict", *arguments, f"--ckpt_path={trained}/checkpoints/best.ckpt") == 0
+        with Path("predicted/Pretrained/version_0/predictions.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == 8
+
+    def test_evaluation_without_a_checkpoint_is_said(self, caplog, monkeypatch):
+        monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+        assert run_cli("test", *FIT[1:]) == 0
+        assert "no --ckpt_path: test uses the weights that the model starts from" in caplog.text
+
+
+class TestConfiguration:
+    def test_files_compose_and_the_command_line_wins(self, capsys):
+        Path("a.yaml").write_text("model:\n  class_path: Pretrained\n  init_args: {lr: 0.1, weight_decay: 0.2}\n")
+        Path("b.yaml").write_text("model:\n  init_args: {lr: 0.3}\ntrainer: {max_epochs: 7}\n")
+        config = printed_config(capsys, "fit", "-c", "a.yaml", "-c=b.yaml", "--config=b.yaml", "--trainer.max_epochs=9")
+        init_args = config["model"]["init_args"]
+        assert (init_args["lr"], init_args["weight_decay"], config["trainer"]["max_epochs"]) == (0.3, 0.2, 9)
+
+    def test_what_print_config_prints_can_be_run(self, capsys):
+        Path("printed.yaml").write_text(yaml.safe_dump(printed_config(capsys, *FIT)))
+        assert run_cli("fit", "-c", "printed.yaml", "--trainer.fast_dev_run=true") == 0
+
+    def test_defaults(self, capsys):
+        config = printed_config(capsys, "fit", "--model=Pretrained")
+        assert config["data"]["source"]["class_path"].endswith(".Kakapo")
+        assert config["trainer"]["default_root_dir"] == "runs"
+        assert {name: config["checkpoint"][name] for name in cli.CHECKPOINT_DEFAULTS} == cli.CHECKPOINT_DEFAULTS
+        names = [callback["class_path"].rpartition(".")[2] for callback in config["trainer"]["callbacks"]]
+        assert names == ["CAMPanel"]
+
+    def test_a_source_is_chosen_by_its_short_name(self, capsys):
+        options = ("--data.source=Waterbirds", "--data.source.root=birds")
+        source = printed_config(capsys, "fit", "--model=Pretrained", *options)["data"]["source"]
+        assert source["class_path"].endswith(".Waterbirds")
+        assert source["init_args"]["root"] == "birds"
+
+    def test_callbacks_are_added_or_replaced(self, capsys):
+        for option, expected in (("callbacks+", 2), ("callbacks", 1)):
+            config = printed_config(capsys, "fit", "--model=Pretrained", f"--trainer.{option}=EarlyStopping",
+                                    f"--trainer.{option.rstrip('+')}.monitor=val/acc")  # fmt: skip
+            assert len(config["trainer"]["callbacks"]) == expected
+
+    def test_the_optimizers_class_brings_its_own_defaults(self, capsys):
+        """Not the arguments of the class that an earlier file named: SGD with AdamW's decay is another method."""
+        Path("adamw.yaml").write_text(
+            "model:\n  class_path: Pretrained\n  init_args:\n    optimizer:\n"
+            "      class_path: torch.optim.AdamW\n      init_args: {lr: 0.3, weight_decay: 0.07}\n"
+        )
+        Path("sgd.yaml").write_text("model:\n  init_args:\n    optimizer:\n      class_path: torch.optim.SGD\n")
+        Path("short.yaml").write_text("model:\n  init_args:\n    optimizer: SGD\n")
+        Path("lr.yaml").write_text("model:\n  init_args:\n    optimizer:\n      init_args: {lr: 0.5}\n")
+        for other in (
+            ["--model.optimizer=SGD"],
+            ["--model.optimizer", "SGD"],
+            ["-c", "sgd.yaml"],
+            ["-c", "short.yaml"],
+        ):
+            optimizer = printed_config(capsys, "fit", "-c", "adamw.yaml", *other)["model"]["init_args"]["optimizer"]
+            assert optimizer["class_path"] == "torch.optim.SGD"
+            assert optimizer["init_args"]["weight_decay"] == 0
+            assert optimizer["init_args"]["lr"] != 0.3
+        kept = printed_config(capsys, "fit", "-c", "adamw.yaml", "-c", "lr.yaml")["model"]["init_args"]["optimizer"]
+        assert (kept["init_args"]["lr"], kept["init_args"]["weight_decay"]) == (0.5, 0.07)
+
+
+MISTAKES = {
+    "option of a technique": (
+        ["--model=Pretrained", "--model.backbon=tiny"],
+        "Pretrained has no option 'backbon' (--model.backbon); did you mean 'backbone'?",
+    ),
+    "abbreviation of a technique's option": (["--model=Pretrained", "--model.backb=tiny"], "did you mean 'backbone'?"),
+    "abbreviation": (
+        ["--model=Pretrained", "--trainer.max_epoch=2"],
+        "there is no option --trainer.max_epoch; did you mean '--trainer.max_epochs'?",
+    ),
+    "group": (["--model=Pretrained", "--trainr.max_epochs=2"], "did you mean '--trainer.max_epochs'?"),
+    "option of the data": (["--model=Pretrained", "--data.batchsize=2"], "did you mean '--data.batch_size'?"),
+    "technique": (["--model=Pretraind"], "--model: there is no class 'Pretraind'; did you mean 'Pretrained'?"),
+    "technique with module": (
+        ["--model=lightning_priors.Pretraind"],
+        "--model: there is no class 'lightning_priors.Pretraind'; did you mean 'Pretrained'?",
+    ),
+    "module": (["--model=no_module.Pretrained"], "--model: there is no class 'no_module.Pretrained'; did you mean"),
+    "another class": (["--model=torch.nn.Linear"], "--model takes a PriorModule; choose from "),
+    "no technique": ([], "--model must be given; choose from "),
+    "option before the technique": (["--model.lr=3"], "--model needs a class first; choose from "),
+    "source": (
+        ["--model=Pretrained", "--data.source=Waterbird"],
+        "--data.source: there is no class 'Waterbird'; did you mean 'Waterbirds'?",
+    ),
+    "option of a source": (
+        ["--model=Pretrained", "--data.source=Waterbirds", "--data.source.rot=x"],
+        "Waterbirds has no option 'rot' (--data.source.rot); did you mean 'root'?",
+    ),
+    "missing option of a source": (
+        ["--model=Pretrained", "--data.source=Waterbirds"],
+        "--data.source.root must be given",
+    ),
+    "number": (
+        ["--model=Pretrained", "--trainer.max_epochs=two"],
+        "--trainer.max_epochs takes int or null, not 'two'",
+    ),
+    "number of a technique": (["--model=Pretrained", "--model.lr=fast"], "--model.lr takes float, not 'fast'"),
+    "choice": (
+        ["--model=Pretrained", "--data.augmentation=corp"],
+        "--data.augmentation cannot be 'corp'; did you mean 'crop'?",
+    ),
+    "choice of a technique": (
+        ["--model=Pretrained", "--model.tuning=fll"],
+        "--model.tuning cannot be 'fll'; did you mean 'full'?",
+    ),
+    "no value": (["--model=Pretrained", "--data.batch_size"], "argument --data.batch_size: expected one argument"),
+    "optimizer": (
+        ["--model=Pretrained", "--model.optimizer=Adan"],
+        "--model.optimizer: there is no class 'Adan'; did you mean 'Adam'?",
+    ),
+    "option before the optimizer": (
+        ["--model=Pretrained", "--model.optimizer.lr=3"],
+        "--model.optimizer.lr needs a class first: --model.optimizer CLASS",
+    ),
+    "option of the optimizer": (
+        ["--model=Pretrained", "--model.optimizer=SGD", "--model.optimizer.lrr=3"],
+        "SGD has no option 'lrr' (--model.optimizer.lrr); did you mean 'lr'?",
+    ),
+    "logger": (
+        ["--model=Pretrained", "--trainer.logger=WandbLoger"],
+        "--trainer.logger: there is no class 'WandbLoger'; did you mean 'WandbLogger'?",
+    ),
+    "callback": (["--model=Pretrained", "--trainer.callbacks=CAMPanl"], "did you mean 'CAMPanel'?"),
+    "a callback's refusal": (
+        ["--model=Pretrained", "--trainer.callbacks=CAMPanel", "--trainer.callbacks.images=0"],
+        "CAMPanel: images is 1 or more, not 0",
+    ),
+    "stray word": (["--model=Pretrained", "stray"], "'stray' belongs to no option"),
+    "configuration file": (["-c", "knwon.yaml"], "there is no file knwon.yaml; did you mean 'known.yaml'?"),
+    "configuration file in a folder": (["-c", "nowhere/known.yaml"], "there is no file nowhere/known.yaml"),
+    "option in a file": (
+        ["-c", "known.yaml"],
+        "known.yaml: Pretrained has no option 'num_clases' (--model.num_clases); did you mean 'num_classes'?",
+    ),
+    "group in a file": (["-c", "group.yaml"], "the configuration has no entry 'modle'; did you mean 'model'?"),
+    "option of a group in a file": (
+        ["-c", "entry.yaml"],
+        "the configuration has no entry 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?",
+    ),
+    "syntax of a file": (["-c", "syntax.yaml"], "syntax.yaml, line 2: "),
+    "checkpoint": (
+        ["--model=Pretrained", "--ckpt_path=bset.ckpt"],
+        "there is no checkpoint bset.ckpt; did you mean 'best.ckpt'?",
+    ),
+    "no checkpoint": (
+        ["--model=Pretrained", "--ckpt_path=best.ckpt"],
+        "best.ckpt is not a checkpoint of a training run",
+    ),
+    "weights": (["--model=Pretrained", "--model.weights=nowhere.ckpt", *SMALL], "nowhere.ckpt"),
+    "folder": (["--model=Pretrained", "--data.source=Waterbirds", "--data.source.root=nowhere", *SMALL[4:]], "nowhere"),
+    "Lightning's own": (
+        ["--model=Pretrained", "--trainer.gradient_clip_algorithm=value_"],
+        "`gradient_clip_algorithm` value_ is invalid.",
+    ),
+    "setup": (["--model=Pretrained", "--data.source=broken.Broken", "--data.source.where=setup"], "there is no folder"),
+    "batch": (["--model=Pretrained", "--data.source=broken.Broken", *SMALL[4:]], ": bird.png is broken"),
+    "batch of a worker": (
+        ["--model=Pretrained", "--data.source=broken.Broken", *SMALL[4:], "--data.workers=1"],
+        ": bird.png is broken",
+    ),
+    "training step": (["--model=toy.Toy", "--model.crash=mistake", *SMALL], "the toy is broken"),
+}
+
+
+class TestMistakes:
+    @pytest.fixture(autouse=True)
+    def _files(self):
+        Path("known.yaml").write_text("model:\n  class_path: Pretrained\n  init_args: {num_clases: 3}\n")
+        Path("group.yaml").write_text("modle: {class_path: Pretrained}\n")
+        Path("entry.yaml").write_text("model: Pretrained\ntrainer: {max_epoch: 3}\n")
+        Path("syntax.yaml").write_text("model: Pretrained\ndata: [:\n")
+        Path("best.ckpt").write_text("no checkpoint")
+        Path("toy.py").write_text(TOY)
+        Path("broken.py").write_text(BROKEN_SOURCE)
+
+    @pytest.mark.parametrize(("arguments", "said"), MISTAKES.values(), ids=MISTAKES)
+    def test_is_one_line_that_names_the_right_one(self, arguments, said, capsys):
+        line = error_line(capsys, "fit", *arguments)
+        assert said in line
+        assert len(line) < 250
+
+    def test_leaves_a_defect_of_the_program_its_traceback(self):
+        with pytest.raises(RuntimeError, match="a defect of the program"):
+            run_cli("fit", "--model=toy.Toy", "--model.crash=defect", *SMALL)
+
+    def test_in_a_process_of_its_own_exits_with_2_and_says_nothing_else(self):
+        process = start("fit", "--model=Pretraind")
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out) == (2, "")
+        assert err == "error: --model: there is no class 'Pretraind'; did you mean 'Pretrained'?\n"
+
+
+class TestLinks:
+    def test_the_data_tells_the_model_the_number_of_classes(self, trained):
+        hparams = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
+        assert hparams["num_classes"] == 2
+
+    def test_the_users_number_is_not_overridden_silently(self, capsys):
+        line = error_line(capsys, *FIT, "--model.num_classes=7")
+        assert line == "--model.num_classes 7 contradicts the data, which has 2; leave it out"
+
+    def test_the_users_number_in_a_file_is_not_overridden_silently(self, capsys):
+        Path("seven.yaml").write_text("model:\n  class_path: Pretrained\n  init_args: {num_classes: 7}\n")
+        assert "7 contradicts the data" in error_line(capsys, "fit", "-c", "seven.yaml", *SMALL)
+
+    def test_the_right_number_may_be_given(self):
+        assert run_cli(*FIT, "--model.num_classes=2", "--trainer.fast_dev_run=true") == 0
+
+    def test_auxiliary_classes_reach_a_technique_that_takes_them(self, capsys):
+        Path("toy.py").write_text(TOY)
+        fit = ("fit", "--model=toy.Toy", *SMALL, "--trainer.max_epochs=1")
+        assert run_cli(*fit) == 0
+        checkpoint = torch.load("runs/Toy/version_0/checkpoints/last.ckpt", weights_only=True)
+        expected = [len(names) for names in Kakapo().aux_classes.values()]
+        assert expected
+        assert checkpoint["hyper_parameters"]["aux_num_classes"] == expected
+        assert "aux_num_classes [99] contradicts" in error_line(capsys, *fit, "--model.aux_num_classes=[99]")
+
+
+class TestCheckpoints:
+    def test_options_are_those_of_the_command_line(self, trained, capsys):
+        checkpoint = f"--ckpt_path={trained}/checkpoints/best.ckpt"
+        assert run_cli("validate", *FIT[1:], "--model.l2_sp=0.0", "--model.lr=0.5", checkpoint) == 0
+        assert config_of(Path("runs/Pretrained/version_0"))["model"]["init_args"]["lr"] == 0.5
+        assert torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["hyper_parameters"]["lr"] != 0.5
+
+    def test_another_class_is_refused(self, trained, capsys):
+        arguments = ("validate", "--model=CAMRestriction", *SMALL, f"--ckpt_path={trained}/checkpoints/best.ckpt")
+        assert error_line(capsys, *arguments).endswith(
+            "best.ckpt is a checkpoint of lightning_priors.Pretrained, not of lightning_priors.CAMRestriction"
+        )
+
+    def test_weights_that_do_not_fit_are_refused_with_the_reason(self, trained, capsys):
+        arguments = (*FIT[1:], "--model.backbone=resnet18", f"--ckpt_path={trained}/checkpoints/best.ckpt")
+        assert error_line(capsys, "test", *arguments) == (
+            "the checkpoint does not fit this model (backbone was tiny, now resnet18); "
+            "give its run's config.yaml with -c"
+        )
+
+    def test_a_resumed_run_continues(self, trained):
+        checkpoint = f"--ckpt_path={trained}/checkpoints/last.ckpt"
+        assert run_cli(*FIT, "--trainer.max_epochs=2", checkpoint) == 0
+        before = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+        after = torch.load("runs/Pretrained/version_0/checkpoints/last.ckpt", weights_only=True)
+        assert (before["epoch"], after["epoch"]) == (0, 1)
+        assert after["global_step"] == 2 * before["global_step"]
+
+    def test_a_resumed_run_does_not_ignore_a_new_learning_rate(self, trained, capsys):
+        """Lightning would restore the optimiser and train on with the old one."""
+        checkpoint = f"--ckpt_path={trained}/checkpoints/last.ckpt"
+        line = error_line(capsys, *FIT, "--model.lr=0.5", checkpoint)
+        assert line.startswith("a resumed run keeps its options (lr was 0.001, now 0.5)")
+        line = error_line(capsys, *FIT, "--model.optimizer=SGD", checkpoint)
+        assert line.startswith(
+            "a resumed run keeps its options (optimizer was None, now {'class_path': 'torch.optim.SGD'"
+        )
+
+    def test_of_the_command_line_and_of_python_load_in_another_script(self, trained, api_checkpoint):
+        script = (
+            "import sys, torch\n"
+            "from lightning_priors.techniques import Pretrained\n"
+            "for path in sys.argv[1:]:\n"
+            "    assert torch.load(path, weights_only=True)['hyper_parameters']['backbone'] == 'tiny'\n"
+            "    model = Pretrained.load_from_checkpoint(path, weights_only=True, map_location='cpu')\n"
+            "    print(tuple(model(torch.zeros(1, 3, 32, 32)).shape), model.hparams.num_classes)\n"
+        )
+        paths = [str(trained / "checkpoints" / "best.ckpt"), str(api_checkpoint)]
+        shown = subprocess.run(
+            [sys.executable, "-c", script, *paths], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        )
+        assert shown.stdout == "(1, 2) 2\n(1, 2) 2\n"
+
+    def test_of_python_is_evaluated_by_the_command_line(self, api_checkpoint):
+        assert run_cli("test", *FIT[1:], f"--ckpt_path={api_checkpoint}") == 0
+        assert run_cli("test", *FIT[1:], "--model.optimizer=SGD", f"--ckpt_path={api_checkpoint}") == 0
+
+
+class TestToyTechnique:
+    def test_a_technique_given_by_its_dotted_path_fits_and_validates(self):
+        Path("toy.py").write_text(TOY)
+        model = ("--model=toy.Toy", "--model.smoothing=0.2", *SMALL)
+        assert run_cli("fit", *model, "--trainer.max_epochs=1") == 0
+        checkpoint = Path("runs/Toy/version_0/checkpoints/best.ckpt")
+        assert run_cli("validate", *model, f"--ckpt_path={checkpoint}") == 0
+        assert config_of(Path("runs/Toy/version_1"))["model"]["class_path"] == "toy.Toy"
+        assert list(Path("runs/Toy/version_0/panels").glob("*.png"))
+
+
+class TestProcess:
+    def test_ctrl_c_ends_with_130_and_keeps_the_checkpoint(self):
+        process = start(*FIT, "--trainer.max_epochs=10000", "--data.source.train_size=64")
+        checkpoint = Path("runs/Pretrained/version_0/checkpoints/last.ckpt")
+        while not checkpoint.is_file() and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=120)[1]
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        assert err.endswith("interrupted\n")
+        assert torch.load(checkpoint, weights_only=True)["state_dict"]
+        assert Path("runs/Pretrained/version_0/metrics.csv").is_file()
+
+    def test_a_run_says_what_matters_and_no_advertisement(self):
+        process = start(*FIT)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert re.search(r"best val/acc \d\.\d{4}: runs/Pretrained/version_0/checkpoints/best\.ckpt\n", err)
+        shown = out + err
+        assert not re.search(
+            "Tip|litlogger|litmodels|TPU|HPU|tensorboardX|Warning|warn|many workers|/lightning/", shown
+        )
+        assert len(shown.splitlines()) <= 6, shown
+
+    @pytest.mark.slow
+    def test_two_processes_share_one_run_folder(self):
+        config = str(REPOSITORY / "configs" / "trainer" / "ddp.yaml")
+        process = start(*FIT, "-c", config, "--trainer.devices=2", "--trainer.callbacks=null")
+        err = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, err
+        assert os.listdir("runs/Pretrained") == ["version_0"]
+        assert config_of(Path("runs/Pretrained/version_0"))["trainer"]["devices"] == 2
+
+
+def test_the_filter_keeps_what_is_new():
+    def keeps(message):
+        return cli._is_news(logging.LogRecord("x", logging.INFO, "x", 1, message, None, None))
+
+    assert keeps("12 of 14 tensors loaded")
+    assert not keeps("💡 Tip: For seamless cloud logging")
+
+
+def test_the_filter_is_gone_after_a_command():
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    assert run_cli(*FIT, "--trainer.fast_dev_run=true") == 0
+    assert logger.filters == []
