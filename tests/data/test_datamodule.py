@@ -193,6 +193,14 @@ def test_batches_depend_on_the_seed_and_the_epoch_alone() -> None:
     assert not equal(first[0], epochs(toy_data(augmentation="color", seed=1))[0])
 
 
+def test_evaluation_is_not_augmented() -> None:
+    plain, coloured = toy_data(augmentation="none"), toy_data(augmentation="color")
+    for split in ("val", "test"):
+        loaders = (getattr(data, f"{split}_dataloader")() for data in (plain, coloured))
+        assert equal(*(list(loader) for loader in loaders))
+    assert not equal(epochs(plain)[0], epochs(coloured)[0])
+
+
 def test_an_image_is_augmented_anew_in_each_epoch() -> None:
     dataset = toy_data(augmentation="crop").train_dataloader().dataset
     assert torch.equal(dataset[3, 1]["image"], dataset[3, 1]["image"])
