@@ -1,6 +1,6 @@
 """Technique 2: one network sees the image, one sees the part; trained separately, then fused."""
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.parts import jitter_boxes, paste_maps, peak_boxes, square_boxes
-from lightning_priors.nn import Classifier, Fusion
+from lightning_priors.nn import Classifier, Fusion, PartLocator
 from lightning_priors.nn.fusion import FusionKind
 from lightning_priors.techniques.base import PriorModule, PriorStep
 
@@ -62,10 +62,14 @@ class GlobalLocal(PriorModule):
 
     The branches are trained side by side but separately: the fusion sees detached features, so each branch is exactly
     what a run of its own would give. In training and for ``acc_oracle`` the parts are those of the annotation;
-    otherwise the part is the box around the peak of the global branch's evidence (see `peak_boxes`), so that evaluation
-    sees the image alone. Several parts share the local network and are averaged. An image without a part is left to the
-    global branch. Logged beside the usual metrics: ``acc_global``, ``acc_local`` (of the parts that were found), and
-    ``acc_oracle`` (fused, with the annotated parts).
+    otherwise they are found on the global branch's feature map, so that evaluation sees the image alone. Several parts
+    share the local network and are averaged. An image without a part is left to the global branch. Logged beside the
+    usual metrics: ``acc_global``, ``acc_local`` (of the parts that were found), and ``acc_oracle`` (fused, with the
+    annotated parts).
+
+    The ``cam`` locator takes the box around the peak of the evidence (see `peak_boxes`). A network that is fooled by
+    the background has its peak there, and then the local branch sees background too: so the default is to learn from
+    the annotated boxes where the part is (see `lightning_priors.nn.PartLocator`), on detached features.
 
     The Trainer's ``gradient_clip_val`` clips both branches by one norm and so couples them.
 
@@ -77,7 +81,10 @@ class GlobalLocal(PriorModule):
         crop_size: Side in pixels of what the local network sees.
         crop_scale: Side of the square crop relative to the longer side of the annotated box.
         jitter: Random shift and resizing of the crops in training, as a fraction of their sides.
-        peak_threshold: Share of the peak's evidence down to which the part reaches.
+        locator: How parts are found: ``learned`` or ``cam``.
+        num_parts: Parts K in an image, as many as the data annotates; ``cam`` always finds one.
+        peak_threshold: Share of the peak's evidence down to which the part of ``cam`` reaches.
+        found_parts: Whether the local branch also trains on the parts that are found in images without an annotation.
         joint: Whether the loss of the fused logits trains the branches too.
         global_checkpoint: A run of this library to take the global branch from, with its head.
         local_checkpoint: Likewise for the local branch.
@@ -108,7 +115,10 @@ class GlobalLocal(PriorModule):
         crop_size: int = 64,
         crop_scale: float = 1.5,
         jitter: float = 0.2,
+        locator: Literal["learned", "cam"] = "learned",
+        num_parts: int = 1,
         peak_threshold: float = 0.5,
+        found_parts: bool = False,
         joint: bool = False,
         global_checkpoint: str | None = None,
         local_checkpoint: str | None = None,
@@ -128,7 +138,9 @@ class GlobalLocal(PriorModule):
         channels = self.global_branch.backbone.num_features
         self.fusion = Fusion(fusion, (channels, channels), num_classes)
         self.crop_size, self.crop_scale, self.jitter = crop_size, crop_scale, jitter
-        self.peak_threshold, self.joint, self.freeze_branches = peak_threshold, joint, freeze_branches
+        self.locator = PartLocator(channels, num_parts) if locator == "learned" else None
+        self.num_parts, self.peak_threshold, self.found_parts = num_parts, peak_threshold, found_parts
+        self.joint, self.freeze_branches = joint, freeze_branches
         self.global_checkpoint, self.local_checkpoint = global_checkpoint, local_checkpoint
         for branch in (self.global_branch, self.local_branch):
             branch.requires_grad_(not freeze_branches)
@@ -147,11 +159,12 @@ class GlobalLocal(PriorModule):
             branch.backbone.freeze_statistics = self.freeze_branches
 
     def step(self, batch: PriorBatch) -> PriorStep:
-        """The sum of the cross entropies of the global, the local and the fused logits."""
+        """The sum of the cross entropies of the global, the local and the fused logits, and the locator's loss."""
         image, label = batch["image"], batch["label"]
-        crops = self.annotated_crops(batch)
-        jittered = Crops(jitter_boxes(crops.boxes, self.jitter), crops.owner)
-        whole, parts = self.look(self.global_branch, image), self.look_at_crops(image, jittered)
+        whole, crops = self.look(self.global_branch, image), self.annotated_crops(batch)
+        if self.found_parts:
+            crops = _together(crops, self.found_crops(image, whole, ~batch["part_valid"].any(1)))
+        parts = self.look_at_crops(image, Crops(jitter_boxes(crops.boxes, self.jitter), crops.owner))
         fused, _ = self.fuse(whole, parts, crops.owner)
         terms = {}
         if not self.freeze_branches:
@@ -159,6 +172,11 @@ class GlobalLocal(PriorModule):
             terms["local"] = _mean_loss(parts, label[crops.owner], self.local_branch)
         if self.fusion.kind != "mean" or self.joint:
             terms["fused"] = F.cross_entropy(fused, label)
+        if self.locator is not None:
+            size = (image.shape[2], image.shape[3])
+            terms["locator"] = self.locator.loss(
+                whole.features.detach(), batch["part_boxes"], batch["part_valid"], size
+            )
         return PriorStep(torch.stack(list(terms.values())).sum(), fused, terms)
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,7 +204,8 @@ class GlobalLocal(PriorModule):
         whole = self.look(self.global_branch, image)
         crops = self.found_crops(image, whole)
         self.log_evaluation(batch, stage, *self.explain_with(image, whole, crops))
-        answers = {"acc_global": whole.logits, "acc_local": self.look_at_crops(image, crops).logits}
+        local_logits = mean_by_owner(self.look_at_crops(image, crops).logits, crops.owner, len(image))
+        answers = {"acc_global": whole.logits, "acc_local": local_logits}
         if "part_boxes" in batch:
             annotated = self.annotated_crops(batch)
             answers["acc_oracle"], _ = self.fuse(whole, self.look_at_crops(image, annotated), annotated.owner)
@@ -222,11 +241,24 @@ class GlobalLocal(PriorModule):
         owner = batch["part_valid"].nonzero()[:, 0]
         return Crops(square_boxes(batch["part_boxes"][batch["part_valid"]], self.crop_scale), owner)
 
-    def found_crops(self, image: Tensor, whole: Branch) -> Crops:
-        """One square for each image about the peak of the evidence for the class that the global branch predicts."""
-        evidence = evidence_map(whole.cam.detach(), whole.logits.argmax(1))
-        boxes = peak_boxes(evidence, image.shape[2:], self.peak_threshold)
-        return Crops(square_boxes(boxes), torch.arange(len(image), device=image.device))
+    def found_crops(self, image: Tensor, whole: Branch, wanted: Tensor | None = None) -> Crops:
+        """Squares about the parts that are found, in all images or only those that are wanted (B,)."""
+        size = (image.shape[2], image.shape[3])
+        if self.locator is None:
+            evidence = evidence_map(whole.cam.detach(), whole.logits.argmax(1))
+            boxes = square_boxes(peak_boxes(evidence, size, self.peak_threshold))[:, None]
+        else:
+            with torch.no_grad():
+                found = self.locator(whole.features, size)
+            boxes = square_boxes(found.flatten(0, 1), self.crop_scale).view_as(found)
+        owner = torch.arange(len(image), device=image.device)
+        owner = owner if wanted is None else owner[wanted]
+        return Crops(boxes[owner].flatten(0, 1), owner.repeat_interleave(boxes.shape[1]))
+
+
+def _together(first: Crops, second: Crops) -> Crops:
+    """The crops of both."""
+    return Crops(torch.cat([first.boxes, second.boxes.to(first.boxes)]), torch.cat([first.owner, second.owner]))
 
 
 def _mean_loss(parts: Branch, label: Tensor, branch: nn.Module) -> Tensor:

@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
-from torchvision.ops import roi_align
+from torchvision.ops import box_iou, roi_align
 
 from lightning_priors.errors import PriorError
-from lightning_priors.functional.parts import square_boxes
+from lightning_priors.functional.cam import evidence_map
+from lightning_priors.functional.parts import peak_boxes, square_boxes
 from lightning_priors.techniques import GlobalLocal, Pretrained
 from lightning_priors.techniques.global_local import Crops, mean_by_owner
 
@@ -47,7 +48,7 @@ def test_each_branch_is_to_the_bit_what_a_run_of_its_own_gives(fit, squares) -> 
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_the_fused_loss_reaches_the_branches_only_if_joint(batch, joint: bool) -> None:
-    module = GlobalLocal(fusion="concatenation", crop_size=16, joint=joint)
+    module = GlobalLocal(fusion="concatenation", crop_size=16, joint=joint, locator="cam")
     fused = module.step(batch()).terms["fused"]
     branches = [*module.global_branch.parameters(), *module.local_branch.parameters()]
     gradients = torch.autograd.grad(fused, branches, allow_unused=True)
@@ -87,6 +88,62 @@ def test_evidence_of_the_local_branch_stands_in_its_box(batch) -> None:
     assert cam[:, :, 2, 1].abs().min() > 0
 
 
+def test_the_locator_learns_from_detached_features(batch) -> None:
+    module, sample = GlobalLocal(crop_size=16), batch()
+    term = module.step(sample).terms["locator"]
+    names = [name for name, _ in module.named_parameters()]
+    gradients = torch.autograd.grad(term, list(module.parameters()), allow_unused=True)
+    reached = {name.split(".")[0] for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+    assert reached == {"locator"}
+
+
+def test_the_learned_locator_finds_the_squares(fit, squares) -> None:
+    trainer = fit(GlobalLocal(fusion="mean", crop_size=16, crop_scale=1.0, lr=3e-3), epochs=30)
+    module = trainer.lightning_module.eval()
+    sample = next(iter(DataLoader(squares(24), batch_size=24)))
+    with torch.no_grad():
+        found = module.found_crops(sample["image"], module.look(module.global_branch, sample["image"]))
+    overlap = torch.diagonal(box_iou(found.boxes, sample["part_boxes"][:, 0]))
+    assert overlap.mean() > 0.5
+
+
+def test_the_cam_locator_takes_the_peak_of_the_predicted_class(batch) -> None:
+    module, image = GlobalLocal(crop_size=16, locator="cam", peak_threshold=0.7).eval(), batch()["image"]
+    whole = module.look(module.global_branch, image)
+    evidence = evidence_map(whole.cam, whole.logits.argmax(1))
+    expected = square_boxes(peak_boxes(evidence, (32, 32), threshold=0.7))
+    crops = module.found_crops(image, whole)
+    assert torch.equal(crops.boxes, expected)
+    assert torch.equal(crops.owner, torch.arange(6))
+
+
+def test_found_parts_train_the_local_branch_where_none_is_annotated(batch) -> None:
+    sample = batch()
+    sample["part_valid"][1:] = False
+    image = sample["image"]
+    for found_parts, expected in ((False, [0]), (True, [0, 1, 2, 3, 4, 5])):
+        module = GlobalLocal(crop_size=16, found_parts=found_parts, jitter=0.0).eval()
+        seen: list[torch.Tensor] = []
+        original = module.look_at_crops
+
+        def watched(image, crops, seen=seen, original=original):
+            seen.append(crops)
+            return original(image, crops)
+
+        module.look_at_crops = watched
+        step = module.step(sample)
+        assert seen[0].owner.tolist() == expected
+        logits = original(image, seen[0]).logits
+        torch.testing.assert_close(step.terms["local"], F.cross_entropy(logits, sample["label"][seen[0].owner]))
+
+
+def test_several_parts_are_found(batch) -> None:
+    module, image = GlobalLocal(crop_size=16, num_parts=3).eval(), batch(2)["image"]
+    crops = module.found_crops(image, module.look(module.global_branch, image))
+    assert crops.owner.tolist() == [0, 0, 0, 1, 1, 1]
+    assert module(image).shape == (2, 2)
+
+
 def test_an_image_without_a_part_is_left_to_the_global_branch(batch) -> None:
     module, sample = GlobalLocal(fusion="weights", crop_size=16, jitter=0.0).eval(), batch()
     sample["part_valid"][::2] = False
@@ -118,7 +175,7 @@ def test_a_batch_without_any_part_still_gives_every_parameter_a_gradient(batch) 
 
 
 def test_several_parts_share_the_local_network_and_are_averaged(batch) -> None:
-    module, sample = GlobalLocal(fusion="mean", crop_size=16, jitter=0.0).eval(), batch(2)
+    module, sample = GlobalLocal(fusion="mean", crop_size=16, jitter=0.0, num_parts=2).eval(), batch(2)
     first, second = torch.tensor([0.0, 0, 16, 16]), torch.tensor([8.0, 8, 24, 24])
     single = []
     for box in (first, second):
