@@ -61,7 +61,8 @@ class PartLocator(nn.Module):
 
     def _predictions(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of the cells (B, K, h * w), and the places (B, K, 4, h * w) that they would give."""
-        predicted = at_least_float32(self.predict(features)).flatten(2).unflatten(1, (-1, 5))
+        cells = features.shape[2] * features.shape[3]
+        predicted = at_least_float32(self.predict(features)).reshape(len(features), -1, 5, cells)
         return predicted[:, :, 0], predicted[:, :, 1:]
 
     @staticmethod
