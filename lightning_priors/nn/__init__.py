@@ -1,9 +1,21 @@
 """Networks that the techniques are built from; usable in any PyTorch project."""
 
 from lightning_priors.nn.attention import AttentionBranch
+from lightning_priors.nn.auxiliary_heads import AuxiliaryHeads
 from lightning_priors.nn.backbone import Backbone, WeightsReport
 from lightning_priors.nn.classifier import CAMHead, Classifier
 from lightning_priors.nn.fusion import Fusion
+from lightning_priors.nn.part_locator import PartLocator
 from lightning_priors.nn.tiny import TinyConvNet
 
-__all__ = ["AttentionBranch", "Backbone", "CAMHead", "Classifier", "Fusion", "TinyConvNet", "WeightsReport"]
+__all__ = [
+    "AttentionBranch",
+    "AuxiliaryHeads",
+    "Backbone",
+    "CAMHead",
+    "Classifier",
+    "Fusion",
+    "PartLocator",
+    "TinyConvNet",
+    "WeightsReport",
+]
