@@ -3,7 +3,7 @@
 import pickle
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import pytest
@@ -381,6 +381,20 @@ def test_bad_images_are_skipped_and_named(broken: Path, caplog: pytest.LogCaptur
     shown = {*used(data, "train"), *used(data, "val"), *used(data, "test")}
     assert len(shown) == 18 - 3
     assert not shown & set(data.unreadable)
+
+
+def test_every_file_is_checked_once() -> None:
+    class Counted(Toy):
+        loaded: ClassVar[Counter[int]] = Counter()
+
+        def load(self, index: int) -> RawSample:
+            self.loaded[index] += 1
+            return super().load(index)
+
+    data = toy_data(Counted(), on_bad_image="skip")
+    data.setup("fit")
+    assert data.source.loaded == Counter([*range(90), *range(200, 220)])
+    assert data.unreadable == {}
 
 
 def test_a_wrong_annotation_is_no_bad_image(pictures: Path) -> None:
