@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_priors.batch import IMAGE_MEAN, IMAGE_STD, PriorBatch
 from lightning_priors.functional.cam import evidence_map, signed_cam, upsample
 from lightning_priors.functional.guidance import energy_inside
-from lightning_priors.functional.prior_maps import KINDS, prior_map
+from lightning_priors.functional.prior_maps import KINDS, PriorKind, prior_map
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import, and most runs never draw
     from matplotlib.axes import Axes
@@ -168,13 +168,13 @@ def draw_panel(batch: PriorBatch, evidence: Evidence, class_names: Sequence[str]
     figure, axes = _grid(len(images), labels, headings, images.shape[1:3])
     for row, image in enumerate(images):
         first, second, *others, last = axes[row]
-        _show(first, image, batch, row, width=1.4)
+        _show(first, image, batch, row, everything=True)
         _name(first, batch, evidence, row, class_names)
-        _show(second, tint(_pale(image), _enlarged(maps[row], image), scale), batch, row, width=0.9)
+        _show(second, tint(_pale(image), _enlarged(maps[row], image), scale), batch, row)
         _title(second, "\n" + _inside_text(inside[row]), QUIET)
         for axis, further in zip(others, evidence.further.values(), strict=True):
             cells, top = further[row], _scale(further[row])
-            _show(axis, tint(_pale(image), _enlarged(cells, image), top, positive=ATTENTION), batch, row, width=0.9)
+            _show(axis, tint(_pale(image), _enlarged(cells, image), top, positive=ATTENTION), batch, row)
             _title(axis, f"\n{float(cells.min()):.2f} to {top:.2f}", QUIET)
         _show_cells(last, maps[row], scale)
         two = len(class_names) == 2
@@ -208,14 +208,14 @@ def draw_comparison(batch: PriorBatch, evidence: Mapping[str, Evidence], class_n
     images = pictures(batch["image"])
     figure, axes = _grid(len(images), ["picture", *evidence], ["picture and prior", *evidence], images.shape[1:3])
     for row, image in enumerate(images):
-        _show(axes[row][0], image, batch, row, width=1.4)
+        _show(axes[row][0], image, batch, row, everything=True)
         _title(axes[row][0], "\n" + _short(class_names[int(batch["label"][row])]), "black", bold=True)
     for column, each in enumerate(evidence.values(), start=1):
         maps, inside = shown_map(each)[0], inside_share(batch, each)
         for row, image in enumerate(images):
             axis = axes[row][column]
             colours = tint(_pale(image), _enlarged(maps[row], image), _scale(maps))
-            _show(axis, colours, batch, row, width=0.9)
+            _show(axis, colours, batch, row)
             text, right = _prediction(batch, each, row, class_names)
             _title(axis, f"{text}\n", RIGHT if right else WRONG, bold=True)
             _title(axis, "\n" + _inside_text(inside[row]), QUIET)
@@ -245,31 +245,39 @@ def _grid(
     return figure, axes
 
 
-def _show(axes: "Axes", pixels: Pixels, batch: PriorBatch, row: int, width: float) -> None:
-    """Shows a picture with the outline of the prior that it has."""
-    from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import AbstractPathEffect, withStroke
-
+def _show(axes: "Axes", pixels: Pixels, batch: PriorBatch, row: int, everything: bool = False) -> None:
+    """Shows a picture with the outlines of all annotations that it has, or of the one that makes its prior map."""
     height, across = pixels.shape[:2]
     axes.set_axis_off()
     axes.imshow(pixels, interpolation="bilinear")
+    kinds = [kind for kind in KINDS if kind in batch]
+    for kind in kinds if everything else kinds[:1]:
+        _outline(axes, batch, row, kind, width=1.4 if everything else 0.9)
+    axes.set_xlim(-0.5, across - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+
+
+def _outline(axes: "Axes", batch: PriorBatch, row: int, kind: PriorKind, width: float) -> None:
+    """Draws the outline of one kind of annotation; nothing for an image that has none."""
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import AbstractPathEffect, withStroke
+
     halo: list[AbstractPathEffect] = [withStroke(linewidth=2.2 * width, foreground=(0, 0, 0, 0.55))]
-    if "mask" in batch and batch["mask_valid"][row] and batch["mask"][row].max() > 0.5:
+    if kind == "mask" and batch["mask_valid"][row] and batch["mask"][row].max() > 0.5:
         # a frame of zeros closes the outline of a target that the picture's edge cuts
         padded = np.pad(batch["mask"][row].float().numpy(), 1)
-        x, y = np.arange(-1, across + 1), np.arange(-1, height + 1)
+        height, across = padded.shape
+        x, y = np.arange(across) - 1, np.arange(height) - 1
         axes.contour(x, y, padded, [0.5], colors=OUTLINE, linewidths=width).set_path_effects(halo)
-    if "part_boxes" in batch:
+    elif kind == "part_boxes":
         for x1, y1, x2, y2 in batch["part_boxes"][row][batch["part_valid"][row]].tolist():
             corner = (x1 - 0.5, y1 - 0.5)  # boxes count from the picture's edge, axes from the first pixel's centre
             box = Rectangle(corner, x2 - x1, y2 - y1, fill=False, edgecolor=OUTLINE, linewidth=width)
             box.set_path_effects(halo)
             axes.add_patch(box)
-    if "keypoints" in batch:
+    elif kind == "keypoints" and batch["keypoint_valid"][row].any():
         x, y = (batch["keypoints"][row][batch["keypoint_valid"][row]] - 0.5).T.numpy()
         axes.plot(x, y, "o", mfc="none", mec=OUTLINE, mew=width, ms=6, path_effects=halo)
-    axes.set_xlim(-0.5, across - 0.5)
-    axes.set_ylim(height - 0.5, -0.5)
 
 
 def _show_cells(axes: "Axes", cells: Tensor, scale: float) -> None:

@@ -218,6 +218,23 @@ def test_keypoints_stand_where_they_are_and_missing_ones_nowhere():
     assert line.get_xydata().tolist() == [[19.5, 9.5]]
 
 
+def test_over_the_evidence_stands_only_the_annotation_that_it_is_measured_by():
+    boxes, points = torch.tensor([[[4.0, 8.0, 20.0, 16.0]]]), torch.tensor([[[3.0, 7.0]]])
+    batch = with_masks(blob().unsqueeze(0)) | {"part_boxes": boxes, "part_valid": torch.tensor([[True]])}
+    batch |= {"keypoints": points, "keypoint_valid": torch.tensor([[True]])}
+
+    def drawn(batch, label):
+        axes = axes_of(draw_panel(batch, make_evidence(1), NAMES), label)
+        return len(axes.collections), len(axes.patches), len(axes.lines)
+
+    assert drawn(batch, "picture 0") == (1, 1, 1)
+    assert drawn(batch, "evidence 0") == (1, 0, 0)
+    without_mask = {key: value for key, value in batch.items() if "mask" not in key}
+    assert drawn(without_mask, "evidence 0") == (0, 1, 0)
+    only_points = {key: value for key, value in without_mask.items() if "part" not in key}
+    assert drawn(only_points, "evidence 0") == (0, 0, 1)
+
+
 def test_an_image_without_annotation_is_drawn_without_outline_and_says_so():
     batch = with_masks(torch.stack([blob(), blob()]))
     batch["mask_valid"] = torch.tensor([True, False])
