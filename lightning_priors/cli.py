@@ -112,10 +112,8 @@ class ConfigFile(ActionConfigFile):
         """Adds the entries of one file."""
         path = Path(values)
         if not path.is_file():
-            known = [
-                str(file) for file in sorted(path.parent.glob("*.yaml")) or sorted(Path("configs").rglob("*.yaml"))
-            ]
-            raise PriorError(f"there is no file {values}; {nearest(str(values), known)}".rstrip("; "))
+            files = sorted(path.parent.glob("*.yaml")) or sorted(Path("configs").rglob("*.yaml"))
+            raise PriorError(f"there is no file {values}; {nearest(str(values), map(str, files))}".rstrip("; "))
         try:
             for name in _classes_in(yaml.safe_load(path.read_text())):
                 if namespace.get(f"model.init_args.{name}") is not None:
@@ -156,7 +154,13 @@ class RunRecord(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the choice of optimiser and schedule, which are no hyper-parameters of the module."""
-        checkpoint["chosen"] = _chosen(self.config.model.init_args)
+        checkpoint["chosen"] = _chosen(self.config)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Says how to continue a run that was interrupted."""
+        last = run_folder(trainer) / "checkpoints" / "last.ckpt"
+        if isinstance(exception, KeyboardInterrupt) and last.is_file():
+            rank_zero_info(f"to continue after the last full epoch: the same command with --ckpt_path {last}")
 
 
 class PriorCLI(LightningCLI):
@@ -216,9 +220,10 @@ class PriorCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         if config.ckpt_path is not None:
             self.checkpoint = _read_checkpoint(config.ckpt_path)
-            trained = self.checkpoint.get("hyper_parameters", {}).get("_class_path")
-            if trained and trained != config.model.class_path:
-                raise PriorError(f"{config.ckpt_path} is a checkpoint of {trained}, not of {config.model.class_path}")
+            trained = self.checkpoint.get("hyper_parameters", {}).get("_class_path", "").rpartition(".")[2]
+            asked = config.model.class_path.rpartition(".")[2]
+            if trained and trained != asked:
+                raise PriorError(f"{config.ckpt_path} is a checkpoint of {trained}, not of {asked}")
         if "WandbLogger" in str(config.trainer.logger) and not config.trainer.fast_dev_run:
             go_offline_if_needed()
 
@@ -253,11 +258,12 @@ class PriorCLI(LightningCLI):
 
         Resuming restores the state of the optimiser, so a new learning rate would be ignored without a word.
         """
-        chosen = _chosen(self.config[self.subcommand].model.init_args)
+        chosen = _chosen(self.config[self.subcommand])
         before = {**checkpoint.get("hyper_parameters", {}), **checkpoint.get("chosen", {})}
         changes = _changes(before, {**self.model.hparams, **chosen})
         if not _fits(self.model, checkpoint["state_dict"]):
-            raise PriorError(f"the checkpoint does not fit this model ({changes}); give its run's config.yaml with -c")
+            reason = f" ({changes})" if changes else ""
+            raise PriorError(f"the checkpoint does not fit this model{reason}; give its run's config.yaml with -c")
         if self.subcommand == "fit" and changes:
             raise PriorError(
                 f"a resumed run keeps its options ({changes}); for a new run from these weights use --model.weights"
@@ -318,8 +324,9 @@ def _classes_in(content: object) -> list[str]:
     ]
 
 
-def _chosen(init_args: Namespace) -> dict[str, Any]:
+def _chosen(config: Namespace) -> dict[str, Any]:
     """The classes of `CHOSEN_ANEW` with their arguments, as plain values that a checkpoint can hold."""
+    init_args = config.model.get("init_args") or Namespace()
     given = {name: init_args.get(name) for name in CHOSEN_ANEW}
     return {name: value.as_dict() if isinstance(value, Namespace) else value for name, value in given.items()}
 
@@ -327,8 +334,8 @@ def _chosen(init_args: Namespace) -> dict[str, Any]:
 def _read_checkpoint(path: str) -> dict[str, Any]:
     """Reads a checkpoint without copying its tensors into memory."""
     if not Path(path).is_file():
-        known = [str(file) for file in sorted(Path(path).parent.glob("*.ckpt"))]
-        raise PriorError(f"there is no checkpoint {path}; {nearest(path, known)}".rstrip("; "))
+        files = sorted(Path(path).parent.glob("*.ckpt"))
+        raise PriorError(f"there is no checkpoint {path}; {nearest(path, map(str, files))}".rstrip("; "))
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         checkpoint["state_dict"].keys()

@@ -394,9 +394,7 @@ class TestCheckpoints:
 
     def test_another_class_is_refused(self, trained, capsys):
         arguments = ("validate", "--model=CAMRestriction", *SMALL, f"--ckpt_path={trained}/checkpoints/best.ckpt")
-        assert error_line(capsys, *arguments).endswith(
-            "best.ckpt is a checkpoint of lightning_priors.Pretrained, not of lightning_priors.CAMRestriction"
-        )
+        assert error_line(capsys, *arguments).endswith("best.ckpt is a checkpoint of Pretrained, not of CAMRestriction")
 
     def test_weights_that_do_not_fit_are_refused_with_the_reason(self, trained, capsys):
         arguments = (*FIT[1:], "--model.backbone=resnet18", f"--ckpt_path={trained}/checkpoints/best.ckpt")
@@ -464,7 +462,7 @@ class TestProcess:
         err = process.communicate(timeout=120)[1]
         assert process.returncode == 130, err
         assert "Traceback" not in err
-        assert err.endswith("interrupted\n")
+        assert err.endswith(f"the same command with --ckpt_path {checkpoint}\ninterrupted\n")
         assert torch.load(checkpoint, weights_only=True)["state_dict"]
         assert Path("runs/Pretrained/version_0/metrics.csv").is_file()
 
@@ -482,11 +480,11 @@ class TestProcess:
     @pytest.mark.slow
     def test_two_processes_share_one_run_folder(self):
         config = str(REPOSITORY / "configs" / "trainer" / "ddp.yaml")
-        process = start(*FIT, "-c", config, "--trainer.devices=2", "--trainer.callbacks=null")
+        process = start(*FIT, "-c", config, "--trainer.devices=2")
         err = process.communicate(timeout=300)[1]
         assert process.returncode == 0, err
         assert os.listdir("runs/Pretrained") == ["version_0"]
-        assert config_of(Path("runs/Pretrained/version_0"))["trainer"]["devices"] == 2
+        assert config_of(Path("runs/Pretrained/version_0"))["trainer"]["devices"] == "2"
 
 
 def test_the_filter_keeps_what_is_new():
