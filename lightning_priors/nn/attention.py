@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from lightning_priors.functional.precision import at_least_float32
 
+INITIAL_CONTRAST = 3.0
+"""Standard deviation of an attention branch's logits at the beginning; see `AttentionBranch`."""
+
 
 def attend(features: Tensor, attention_logits: Tensor, residual: bool = True) -> Tensor:
     """Weights the cells of a feature map by attention M, the sigmoid of its logits.
@@ -89,6 +92,9 @@ class AttentionBranch(nn.Module):
     positive parts into one attention map. (The paper draws a 1x1 convolution there; the authors' published figures
     come from 3x3.)
 
+    The last normalisation begins with the scale `INITIAL_CONTRAST`. With the usual 1 nearly all of M lies between 0.1
+    and 0.9 until that one parameter has grown, and in a short training it does not grow.
+
     Args:
         num_features: Channels C of the feature map.
         num_classes: Number of classes K.
@@ -103,7 +109,9 @@ class AttentionBranch(nn.Module):
         super().__init__()
         to_classes = nn.Conv2d(num_features, num_classes, 1, bias=False)
         self.class_maps = nn.Sequential(to_classes, nn.BatchNorm2d(num_classes))
-        self.attention = nn.Sequential(nn.Conv2d(num_classes, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1))
+        contrast = nn.BatchNorm2d(1)
+        nn.init.constant_(contrast.weight, INITIAL_CONTRAST)
+        self.attention = nn.Sequential(nn.Conv2d(num_classes, 1, 3, padding=1, bias=False), contrast)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Says where to look, and what it sees there.

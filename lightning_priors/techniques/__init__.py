@@ -4,5 +4,6 @@ from lightning_priors.techniques.base import PriorModule, PriorStep
 from lightning_priors.techniques.cam_restriction import CAMRestriction
 from lightning_priors.techniques.global_local import GlobalLocal
 from lightning_priors.techniques.pretrained import Pretrained
+from lightning_priors.techniques.prior_attention import PriorAttention
 
-__all__ = ["CAMRestriction", "GlobalLocal", "Pretrained", "PriorModule", "PriorStep"]
+__all__ = ["CAMRestriction", "GlobalLocal", "Pretrained", "PriorAttention", "PriorModule", "PriorStep"]

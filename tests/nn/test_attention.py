@@ -116,6 +116,14 @@ def test_the_gradient_of_the_branch_is_right(branch: AttentionBranch) -> None:
     assert torch.autograd.gradcheck(branch, (features,))
 
 
+def test_the_attention_of_a_new_branch_has_contrast() -> None:
+    """Most cells are looked at, or not; with unit variance most would be undecided."""
+    torch.manual_seed(0)
+    _, logits = AttentionBranch(num_features=6, num_classes=3)(torch.randn(16, 6, 8, 8))
+    torch.testing.assert_close(logits.std(), torch.tensor(3.0), rtol=0.01, atol=0)
+    assert ((logits.sigmoid() - 0.5).abs() > 0.4).float().mean() > 0.4
+
+
 def test_the_logits_of_the_branch_are_means_over_the_cells(branch: AttentionBranch) -> None:
     """So they do not change when the cells change places, as the attention does."""
     features = torch.randn(2, 6, 3, 4, dtype=torch.float64)

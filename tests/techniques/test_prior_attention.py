@@ -1,0 +1,254 @@
+"""Attention that is told where to look."""
+
+from typing import get_args
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lightning_priors.callbacks.cam_panel import collect_evidence
+from lightning_priors.errors import PriorError
+from lightning_priors.functional import energy_inside, masked_mean, prior_map
+from lightning_priors.functional.guidance import AttentionLoss, attention_loss
+from lightning_priors.nn import Classifier
+from lightning_priors.techniques import PriorAttention
+
+LOSSES = get_args(AttentionLoss)
+VIT = {"backbone": "test_vit", "attention": "tokens"}
+BOTH = pytest.mark.parametrize("options", [{}, VIT], ids=["branch", "tokens"])
+
+
+def fix_attention(module: PriorAttention, logit: float) -> PriorAttention:
+    """Gives every cell of every image the same attention."""
+    assert module.branch is not None
+    norm = module.branch.attention[1]
+    torch.nn.init.zeros_(norm.weight)
+    torch.nn.init.constant_(norm.bias, logit)
+    return module
+
+
+def plain_network(module: PriorAttention) -> Classifier:
+    plain = Classifier(num_classes=2)
+    plain.load_state_dict(module.classifier.state_dict())
+    return plain.train(module.training)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_attention_is_the_plain_network_to_the_bit(batch, training: bool) -> None:
+    module = fix_attention(PriorAttention(), logit=-1e4).train(training)
+    image = batch()["image"]
+    logits, cam = plain_network(module)(image)
+    assert torch.equal(module.explain_maps(image)["attention"], torch.zeros(6, 4, 4))
+    explained = module.explain(image)
+    assert torch.equal(explained[0], logits)
+    assert torch.equal(explained[1], cam)
+
+
+@pytest.mark.parametrize("logit", [-1e4, 0.0, 4.0])
+def test_without_residual_even_attention_is_the_plain_network(batch, logit: float) -> None:
+    module = fix_attention(PriorAttention(residual=False), logit).double()
+    image = batch()["image"].double()
+    for left, right in zip(plain_network(module.float()).double()(image), module.double().explain(image), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+@BOTH
+@pytest.mark.parametrize("residual", [True, False])
+def test_the_mean_of_the_map_plus_bias_is_the_logit(batch, options: dict, residual: bool) -> None:
+    module = PriorAttention(residual=residual, **options).double().eval()
+    torch.nn.init.normal_(module.classifier.head.bias)
+    logits, cam = module.explain(batch()["image"].double())
+    torch.testing.assert_close(cam.mean((2, 3)) + module.classifier.head.bias, logits, rtol=0, atol=1e-12)
+    assert torch.equal(module(batch()["image"].double()), logits)
+
+
+@BOTH
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_is_made_of_its_terms(batch, loss: AttentionLoss, options: dict) -> None:
+    module, sample = PriorAttention(loss=loss, weight=0.7, **options), batch(size=64)
+    step, seen = module.step(sample), module.look(sample["image"])
+    prior, valid = prior_map(sample, seen.attention_logits.shape[1:])
+    assert valid.all()
+    expected = {
+        "class": F.cross_entropy(seen.logits, sample["label"]),
+        "attention": 0.7 * attention_loss(loss, seen.attention_logits, prior).mean(),
+    }
+    if seen.branch_logits is not None:
+        expected["branch"] = F.cross_entropy(seen.branch_logits, sample["label"])
+    assert (seen.branch_logits is None) is bool(options)
+    assert step.terms.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(step.terms[name], value)
+        assert value > 0
+    torch.testing.assert_close(step.loss, sum(expected.values()))
+    torch.testing.assert_close(step.logits, seen.logits)
+
+
+@BOTH
+def test_weight_zero_leaves_the_attention_to_itself(batch, options: dict) -> None:
+    module, sample = PriorAttention(weight=0.0, **options), batch()
+    step = module.step(sample)
+    assert "attention" not in step.terms
+    torch.testing.assert_close(step.loss, step.terms["class"] + step.terms.get("branch", torch.tensor(0.0)))
+    sample["mask"] = 1 - sample["mask"]
+    assert torch.equal(module.step(sample).loss, step.loss)
+
+
+@BOTH
+def test_the_attention_loss_and_the_branch_teach_the_backbone(batch, options: dict) -> None:
+    module, sample = PriorAttention(**options), batch()
+    first = module.classifier.backbone.layers()[0][0]
+    terms = module.step(sample).terms
+    for name in terms.keys() - {"class"}:
+        (gradient,) = torch.autograd.grad(terms[name], first, retain_graph=True)
+        assert gradient.abs().sum() > 0, name
+    head = module.classifier.head.weight
+    assert torch.autograd.grad(terms["attention"], head, allow_unused=True) == (None,)
+
+
+@BOTH
+def test_every_parameter_gets_a_gradient(batch, options: dict) -> None:
+    """One without would stall DistributedDataParallel."""
+    for weight in (0.0, 1.0):
+        module = PriorAttention(weight=weight, **options)
+        module.step(batch()).loss.backward()
+        without = [name for name, value in module.named_parameters() if value.requires_grad and value.grad is None]
+        assert without == []
+
+
+@BOTH
+def test_an_absent_annotation_changes_nothing(batch, options: dict) -> None:
+    """Whatever the mask of an image without annotation holds, loss and gradient are the same."""
+    module, results = PriorAttention(**options).double(), []
+    for content in (0.0, 0.3, 1.0):
+        sample = batch()
+        sample["image"] = sample["image"].double()
+        sample["mask_valid"][::2] = False
+        sample["mask"][::2] = content
+        loss = module.step(sample).loss
+        parameters = [value for value in module.parameters() if value.requires_grad]
+        results.append((loss, *torch.autograd.grad(loss, parameters)))
+    for other in results[1:]:
+        assert all(torch.equal(left, right) for left, right in zip(results[0], other, strict=True))
+
+
+def test_the_attention_loss_is_the_mean_over_the_annotated_images(batch) -> None:
+    module, sample = PriorAttention().eval(), batch()
+    sample["mask_valid"][2:] = False
+    pair = {key: value[:2] for key, value in sample.items()}
+    torch.testing.assert_close(module.step(sample).terms["attention"], module.step(pair).terms["attention"])
+
+
+def test_no_annotation_at_all_adds_nothing(batch) -> None:
+    module, sample = PriorAttention(), batch()
+    sample["mask_valid"][:] = False
+    step = module.step(sample)
+    assert step.terms["attention"] == 0
+    torch.testing.assert_close(step.loss, step.terms["class"] + step.terms["branch"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_prior_of_ones_prefers_no_cell(loss: AttentionLoss) -> None:
+    """If everything is target, cells looked at alike are pulled alike, and energy and kl do not pull at all."""
+    logits = torch.full((2, 3, 4), 0.3, dtype=torch.float64, requires_grad=True)
+    value = attention_loss(loss, logits, torch.ones(2, 3, 4))
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    torch.testing.assert_close(gradient, gradient.mean().expand_as(gradient))
+    still = loss in ("energy", "kl")
+    assert torch.allclose(value, torch.zeros(2).double(), atol=1e-12) is still
+    assert torch.allclose(gradient, torch.zeros(1).double(), atol=1e-12) is still
+    uneven = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    moved = attention_loss(loss, uneven, torch.ones(2, 3, 4))
+    (gradient,) = torch.autograd.grad(moved.sum(), uneven)
+    if loss == "energy":
+        assert torch.allclose(moved, torch.zeros(2).double(), atol=1e-12)
+        assert torch.allclose(gradient, torch.zeros(1).double(), atol=1e-12)
+    elif loss == "kl":
+        assert (moved > 1e-3).all(), "the even map is the one minimum"
+    else:  # a cell's pull depends on its own attention alone, upwards
+        assert (gradient < 0).all()
+
+
+@BOTH
+@pytest.mark.parametrize(("loss", "target"), [("energy", "zero"), ("kl", "even")])
+def test_a_mask_of_ones_through_the_whole_step(batch, loss: AttentionLoss, target: str, options: dict) -> None:
+    module, sample = PriorAttention(loss=loss, **options).double(), batch(size=64)
+    sample["image"], sample["mask"] = sample["image"].double(), torch.ones(6, 64, 64).double()
+    value = module.step(sample).terms["attention"]
+    gradients = torch.autograd.grad(value, [p for p in module.parameters() if p.requires_grad], allow_unused=True)
+    none_moves = all(g is None or torch.allclose(g, torch.zeros_like(g), atol=1e-12) for g in gradients)
+    assert none_moves is (target == "zero")
+    assert (value.abs() < 1e-12) == (target == "zero")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prior": "mask", "dilation": 0.5},
+        {"prior": "part_boxes"},
+        {"prior": "part_boxes", "dilation": 0.5},
+        {"prior": "part_boxes", "hard": True},
+        {"prior": "keypoints", "sigma": 0.1},
+        {"prior": "keypoints", "sigma": 0.3},
+    ],
+)
+def test_the_prior_is_the_one_asked_for(batch, options: dict) -> None:
+    module = PriorAttention(**options).eval()
+    sample = batch(keys=("mask", "part_boxes", "keypoints"))
+    sample["part_boxes"] = sample["part_boxes"] - 3  # no longer what the mask covers
+    logits = module.look(sample["image"]).attention_logits
+    prior, valid = prior_map(sample, (4, 4), options["prior"], **{k: v for k, v in options.items() if k != "prior"})
+    expected = masked_mean(attention_loss("bce", logits, prior), valid)
+    torch.testing.assert_close(module.step(sample).terms["attention"], expected)
+    plain, _ = prior_map(sample, (4, 4))
+    assert not torch.allclose(prior, plain)
+
+
+def test_a_mirrored_image_has_mirrored_attention(batch) -> None:
+    module, image = PriorAttention().double().eval(), batch()["image"].double()
+    with torch.no_grad():
+        kernels = [layer.weight for layer in module.modules() if isinstance(layer, torch.nn.Conv2d)]
+        for kernel in kernels:
+            kernel.copy_((kernel + kernel.flip(3)) / 2)
+    # 25 columns: with an odd number a stride of 2 takes the same cells from either side
+    image = image[..., :25]
+    attention, mirrored = (module.explain_maps(picture)["attention"] for picture in (image, image.flip(3)))
+    (logits, cam), (mirrored_logits, mirrored_cam) = (module.explain(picture) for picture in (image, image.flip(3)))
+    torch.testing.assert_close(mirrored, attention.flip(2))
+    torch.testing.assert_close(mirrored_cam, cam.flip(3))
+    torch.testing.assert_close(mirrored_logits, logits)
+    assert not torch.allclose(attention, attention.flip(2))
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "resnet18"])
+def test_tokens_need_a_transformer(backbone: str) -> None:
+    with pytest.raises(PriorError, match=f"backbone '{backbone}' has no attention between tokens"):
+        PriorAttention(backbone=backbone, attention="tokens")
+
+
+@BOTH
+def test_the_panel_finds_the_attention(batch, options: dict) -> None:
+    module, image = PriorAttention(**options), batch(size=64)["image"]
+    further = collect_evidence(module, image).further
+    assert further.keys() == {"attention"}
+    expected = module.eval().look(image).attention_logits.detach().sigmoid()
+    torch.testing.assert_close(further["attention"], expected)
+    assert expected.amin() >= 0
+    assert expected.amax() <= 1
+
+
+@BOTH
+def test_the_attention_moves_onto_the_target(fit, batch, options: dict) -> None:
+    """Trained on the same batches, the attention that was told has more of itself inside."""
+
+    def share_inside(**told) -> float:
+        torch.manual_seed(0)
+        module, sample = PriorAttention(lr=3e-3, **told, **options), batch(count=8)
+        fit(module, epochs=8)
+        attention = module.eval().explain_maps(sample["image"])["attention"].detach()
+        prior, _ = prior_map(sample, attention.shape[1:])
+        return energy_inside(attention, prior).mean().item()
+
+    untold = share_inside(weight=0.0)
+    told = {loss: share_inside(loss=loss, weight=5.0) for loss in LOSSES}
+    assert min(told.values()) > untold + 0.05, told
