@@ -255,6 +255,7 @@ def test_the_sample_is_of_plain_dense_tensors_with_the_keys_of_the_source() -> N
         assert sample[key].dtype == torch.bool
 
 
+@pytest.mark.skipif(not hasattr(tv_tensors, "KeyPoints"), reason="torchvision has them from 0.23")
 def test_keypoints_of_torchvision_are_taken_too() -> None:
     raw = raw_sample(rectangle(4, 3, 9, 8, 16, 16), points=[[4.0, 3.0]])
     raw["keypoints"] = tv_tensors.KeyPoints([[4.0, 3.0]], canvas_size=(16, 16))

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -263,7 +264,7 @@ def hint_beside(path: Path) -> str:
     >>> hint_beside(Path("/nowhere/at/all.csv")).startswith(": / has no 'nowhere', ")
     True
     """
-    missing = path.absolute()
+    missing = Path(os.path.abspath(path))  # also without ".."
     while not missing.parent.is_dir():
         missing = missing.parent
     beside = islice((entry.name for entry in missing.parent.iterdir()), COMPARED_NAMES)
