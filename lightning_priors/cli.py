@@ -49,7 +49,10 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 1,  # everything is logged once an epoch, so this costs nothing and no interval is too long
 }
 
-DEFAULT_CALLBACKS = [{"class_path": "lightning_priors.callbacks.CAMPanel"}]
+DEFAULT_CALLBACKS = [
+    {"class_path": "lightning_priors.callbacks.CAMPanel"},
+    {"class_path": "lightning_priors.callbacks.ConfusionMatrix"},
+]
 
 CHECKPOINT_DEFAULTS = {"monitor": "val/acc", "mode": "max", "filename": "best"}
 

@@ -143,23 +143,23 @@ class PriorModule(L.LightningModule, ABC):
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(logits), sync_dist=True)
         return loss
 
-    def validation_step(self, batch: PriorBatch, batch_idx: int) -> None:
-        """Evaluates on the image alone."""
-        self.evaluate(batch, "val")
+    def validation_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
+        """Evaluates on the image alone; gives the logits (B, K) to the callbacks."""
+        return self.evaluate(batch, "val")
 
-    def test_step(self, batch: PriorBatch, batch_idx: int) -> None:
-        """Evaluates on the image alone."""
-        self.evaluate(batch, "test")
+    def test_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
+        """Evaluates on the image alone; gives the logits (B, K) to the callbacks."""
+        return self.evaluate(batch, "test")
 
     def predict_step(self, batch: PriorBatch, batch_idx: int) -> dict[str, Tensor]:
         """Gives the row in the source ``index`` (B,) and the class ``probabilities`` (B, K)."""
         return {"index": batch["index"], "probabilities": self(batch["image"]).softmax(1)}
 
-    def evaluate(self, batch: PriorBatch, stage: str) -> None:
+    def evaluate(self, batch: PriorBatch, stage: str) -> Tensor:
         """Classifies the images of a batch and logs how well; a technique with more to report adds it here."""
-        self.log_evaluation(batch, stage, *self.explain(batch["image"]))
+        return self.log_evaluation(batch, stage, *self.explain(batch["image"]))
 
-    def log_evaluation(self, batch: PriorBatch, stage: str, logits: Tensor, cam: Tensor) -> None:
+    def log_evaluation(self, batch: PriorBatch, stage: str, logits: Tensor, cam: Tensor) -> Tensor:
         """Updates and logs the metrics of a stage; priors of the batch serve only to judge the evidence maps.
 
         Args:
@@ -167,6 +167,9 @@ class PriorModule(L.LightningModule, ABC):
             stage: ``val`` or ``test``.
             logits: (B, K).
             cam: (B, K, h, w).
+
+        Returns:
+            The logits.
         """
         label = batch["label"]
         classes = cast(MetricCollection, self.metrics[stage])
@@ -178,6 +181,7 @@ class PriorModule(L.LightningModule, ABC):
             spatial = cast(MetricCollection, self.spatial_metrics[stage])
             spatial.update(evidence=evidence_map(cam, label), mask=prior, valid=valid)
             self.log_dict(spatial, batch_size=len(label))
+        return logits
 
     def parameter_groups(self) -> list[tuple[float, list[nn.Parameter]]]:
         """The parameters to optimise in groups, each with its factor on the learning rate."""

@@ -198,19 +198,20 @@ class GlobalLocal(PriorModule):
         size = whole.cam.shape[2:]
         return logits, global_cam + paste_maps(local_cam, crops.boxes, crops.owner, len(image), image.shape[2:], size)
 
-    def evaluate(self, batch: PriorBatch, stage: str) -> None:
+    def evaluate(self, batch: PriorBatch, stage: str) -> Tensor:
         """The shared evaluation with the part that was found, and the accuracies of the branches and of the oracle."""
         image, label = batch["image"], batch["label"]
         whole = self.look(self.global_branch, image)
         crops = self.found_crops(image, whole)
-        self.log_evaluation(batch, stage, *self.explain_with(image, whole, crops))
+        logits = self.log_evaluation(batch, stage, *self.explain_with(image, whole, crops))
         local_logits = mean_by_owner(self.look_at_crops(image, crops).logits, crops.owner, len(image))
         answers = {"acc_global": whole.logits, "acc_local": local_logits}
         if "part_boxes" in batch:
             annotated = self.annotated_crops(batch)
             answers["acc_oracle"], _ = self.fuse(whole, self.look_at_crops(image, annotated), annotated.owner)
-        right = {f"{stage}/{name}": (logits.argmax(1) == label).float().mean() for name, logits in answers.items()}
+        right = {f"{stage}/{name}": (answer.argmax(1) == label).float().mean() for name, answer in answers.items()}
         self.log_dict(right, batch_size=len(label), sync_dist=True)
+        return logits
 
     def look(self, branch: Classifier, image: Tensor) -> Branch:
         """What a branch says of images (B, 3, H, W)."""
