@@ -6,8 +6,11 @@ from torch import Tensor, nn
 class TinyConvNet(nn.Module):
     """Four convolutions with batch normalisation, to an eighth of the image's side.
 
+    The first three halve the resolution, the last looks at one cell. So a cell sees 15 x 15 pixels and hardly more than
+    the area that it stands for: evidence in a cell comes from what is there, and not from the background beside it.
+
     Args:
-        widths: Channels after each convolution. The first three halve the resolution.
+        widths: Channels after each convolution.
 
     >>> import torch
     >>> TinyConvNet()(torch.zeros(2, 3, 64, 64)).shape
@@ -19,11 +22,11 @@ class TinyConvNet(nn.Module):
         inputs = (3, *widths[:-1])
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(before, after, 3, stride=2 if position < 3 else 1, padding=1, bias=False),
+                nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False),
                 nn.BatchNorm2d(after),
                 nn.ReLU(),
             )
-            for position, (before, after) in enumerate(zip(inputs, widths, strict=True))
+            for before, after, (kernel, stride) in zip(inputs, widths, [(3, 2)] * 3 + [(1, 1)], strict=True)
         )
         self.num_features = widths[-1]
 

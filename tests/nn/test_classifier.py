@@ -57,3 +57,12 @@ def test_flipping_the_features_flips_the_map_and_keeps_the_logits() -> None:
     flipped_logits, flipped_cam = head(features.flip(-1))
     torch.testing.assert_close(flipped_logits, logits)
     torch.testing.assert_close(flipped_cam, cam.flip(-1))
+
+
+def test_a_cell_of_the_tiny_network_sees_its_own_neighbourhood_alone() -> None:
+    torch.manual_seed(0)
+    backbone = Classifier(num_classes=2).backbone.eval()
+    image = torch.randn(1, 3, 64, 64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(backbone(image)[0, :, 4, 4].sum(), image)
+    rows, columns = gradient[0].abs().sum(0).nonzero().T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (25, 39, 25, 39)

@@ -4,6 +4,7 @@ from lightning_priors.data.sources.base import RawSample, Source, Split, Unreada
 from lightning_priors.data.sources.cub200 import CUB200
 from lightning_priors.data.sources.fashion_mnist import FashionMNIST
 from lightning_priors.data.sources.folder import ImageFolderSource
+from lightning_priors.data.sources.kakapo import Kakapo
 from lightning_priors.data.sources.table import Table
 from lightning_priors.data.sources.waterbirds import Waterbirds
 
@@ -11,6 +12,7 @@ __all__ = [
     "CUB200",
     "FashionMNIST",
     "ImageFolderSource",
+    "Kakapo",
     "RawSample",
     "Source",
     "Split",
