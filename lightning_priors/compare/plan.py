@@ -18,7 +18,7 @@ class Variant:
     Args:
         name: Its name in the tables and its folder under the output.
         configs: Files that are laid over each other, later ones winning.
-        options: Options as on the command line, such as ``--model.weight=1``.
+        options: Options as on the command line, such as ``--model.weight=1``; they win over the files.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Plan:
 
     Args:
         runs: The configs, by name; the first is what the others are compared with.
-        shared: Config files laid over those of every run: the data, the trainer.
-        options: Options for every run; a run's own come after them.
+        shared: Config files for every run, laid over its own part: the data, the trainer.
+        options: Options for every run, over everything else.
         seeds: Each run is repeated with each; the split of the data stays the same.
         output: Folder of the tables and of one folder for each run.
         columns: Columns of the printed table.
 
     >>> plan = Plan({"plain": Variant("plain", ("a.yaml",), ("--model.lr=1",))}, shared=("b.yaml",), seeds=(0, 1))
     >>> plan.arguments(plan.runs["plain"], seed=1)
-    ['--config=a.yaml', '--config=b.yaml', '--model.lr=1', '--seed_everything=1']
+    ['--config=a.yaml', '--model.lr=1', '--config=b.yaml', '--seed_everything=1']
     """
 
     runs: dict[str, Variant]
@@ -58,9 +58,10 @@ class Plan:
     )
 
     def arguments(self, variant: Variant, seed: int) -> list[str]:
-        """The command line of one run, without the subcommand: the run's files, the shared ones, then the options."""
-        files = [f"--config={file}" for file in (*variant.configs, *self.shared)]
-        return [*files, *self.options, *variant.options, f"--seed_everything={seed}"]
+        """The command line of one run, without the subcommand: its own part, and over it what is shared."""
+        own = [*(f"--config={file}" for file in variant.configs), *variant.options]
+        shared = [*(f"--config={file}" for file in self.shared), *self.options]
+        return [*own, *shared, f"--seed_everything={seed}"]
 
 
 def read_plan(path: str) -> Plan:

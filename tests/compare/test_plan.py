@@ -47,14 +47,14 @@ def test_all_keys_arrive() -> None:
     assert list(plan.runs) == ["plain", "other"]
 
 
-def test_the_shared_files_win_over_the_runs_and_its_options_over_all() -> None:
+def test_what_is_shared_is_laid_over_the_run_and_options_over_files() -> None:
     plan = read(GOOD)
     assert plan.arguments(plan.runs["other"], 7) == [
         "--config=technique.yaml",
-        "--config=data.yaml",
-        "--trainer.max_epochs=2",
         "--model.lr=1",
         "--trainer.max_epochs=3",
+        "--config=data.yaml",
+        "--trainer.max_epochs=2",
         "--seed_everything=7",
     ]
 
