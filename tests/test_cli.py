@@ -188,7 +188,7 @@ class TestConfiguration:
         assert config["trainer"]["default_root_dir"] == "runs"
         assert {name: config["checkpoint"][name] for name in cli.CHECKPOINT_DEFAULTS} == cli.CHECKPOINT_DEFAULTS
         names = [callback["class_path"].rpartition(".")[2] for callback in config["trainer"]["callbacks"]]
-        assert names == ["CAMPanel"]
+        assert names == ["CAMPanel", "ConfusionMatrix"]
 
     def test_a_source_is_chosen_by_its_short_name(self, capsys):
         options = ("--data.source=Waterbirds", "--data.source.root=birds")
@@ -197,7 +197,7 @@ class TestConfiguration:
         assert source["init_args"]["root"] == "birds"
 
     def test_callbacks_are_added_or_replaced(self, capsys):
-        for option, expected in (("callbacks+", 2), ("callbacks", 1)):
+        for option, expected in (("callbacks+", 3), ("callbacks", 1)):
             config = printed_config(capsys, "fit", "--model=Pretrained", f"--trainer.{option}=EarlyStopping",
                                     f"--trainer.{option.rstrip('+')}.monitor=val/acc")  # fmt: skip
             assert len(config["trainer"]["callbacks"]) == expected
@@ -353,7 +353,7 @@ class TestMistakes:
 
     def test_in_a_process_of_its_own_exits_with_2_and_says_nothing_else(self):
         process = start("fit", "--model=Pretraind")
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert (process.returncode, out) == (2, "")
         assert err == "error: --model: there is no class 'Pretraind'; did you mean 'Pretrained'?\n"
 
@@ -459,7 +459,7 @@ class TestProcess:
         while not checkpoint.is_file() and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        err = process.communicate(timeout=120)[1]
+        err = process.communicate(timeout=300)[1]
         assert process.returncode == 130, err
         assert "Traceback" not in err
         assert err.endswith(f"the same command with --ckpt_path {checkpoint}\ninterrupted\n")
@@ -468,7 +468,7 @@ class TestProcess:
 
     def test_a_run_says_what_matters_and_no_advertisement(self):
         process = start(*FIT)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         assert re.search(r"best val/acc \d\.\d{4}: runs/Pretrained/version_0/checkpoints/best\.ckpt\n", err)
         shown = out + err

@@ -102,7 +102,7 @@ class TestOfflineMode:
         given_up = threading.Event()
 
         def silent(url, timeout):
-            given_up.wait(60)
+            given_up.wait()
             raise OSError
 
         monkeypatch.setattr(tracking, "SECONDS_TO_ANSWER", 0.01)
@@ -169,6 +169,15 @@ class TestRecord:
             assert saved["model"]["init_args"]["lr"] == rate
 
 
+def test_a_run_in_another_folder_is_recorded_there(tmp_path, monkeypatch):
+    """W&B's background process would resolve its relative folder in the working folder of the run before."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert run_cli(*FIT, *WANDB) == 0
+        assert len(list(Path("runs").glob("wandb/offline-run-*/run-*.wandb"))) == 1
+
+
 def test_a_failed_run_is_ended_and_can_be_sent(capsys):
     arguments = ("--model.weights=nowhere.ckpt",)
     assert run_cli(*FIT, *WANDB, *arguments) == 2
@@ -185,6 +194,6 @@ def test_a_quick_run_neither_asks_nor_records(capsys):
 
 def test_a_process_without_a_terminal_neither_waits_nor_fails():
     process = start(*FIT, *WANDB)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "send it with: wandb sync" in out
