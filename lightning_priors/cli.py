@@ -242,11 +242,15 @@ class PriorCLI(LightningCLI):
         asked = options.logger
         folder = RunFolder(options.default_root_dir, name=type(self.model).__name__)
         if asked is False:
-            return super().instantiate_trainer(**kwargs, default_root_dir=folder.log_dir)
-        loggers = [asked] if isinstance(asked, Logger) else [] if asked is None or asked is True else list(asked)
-        if not any(isinstance(logger, CSVLogger) for logger in loggers):
-            loggers.insert(0, folder)
-        return super().instantiate_trainer(**kwargs, logger=loggers)
+            kwargs["default_root_dir"] = folder.log_dir
+        else:
+            loggers = [asked] if isinstance(asked, Logger) else [] if asked is None or asked is True else list(asked)
+            own = [] if any(isinstance(logger, CSVLogger) for logger in loggers) else [folder]
+            kwargs["logger"] = [*own, *loggers]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # a strategy or a plug-in that it does not know
+            raise PriorError(" ".join(str(error).split())) from error
 
     def after_instantiate_classes(self) -> None:
         """Compares what the user gave with what the data and the checkpoint say."""
@@ -329,8 +333,7 @@ def _classes_in(content: object) -> list[str]:
 
 def _chosen(config: Namespace) -> dict[str, Any]:
     """The classes of `CHOSEN_ANEW` with their arguments, as plain values that a checkpoint can hold."""
-    init_args = config.model.get("init_args") or Namespace()
-    given = {name: init_args.get(name) for name in CHOSEN_ANEW}
+    given = {name: config.model.get(f"init_args.{name}") for name in CHOSEN_ANEW}
     return {name: value.as_dict() if isinstance(value, Namespace) else value for name, value in given.items()}
 
 

@@ -74,6 +74,8 @@ def _unknown_argument(complaint: Complaint, match: re.Match[str]) -> str:
 
 def _unknown_class(complaint: Complaint, match: re.Match[str]) -> str:
     """A short name, or a dotted path, that no class answers to."""
+    if match[1].endswith((".yaml", ".yml")):
+        return f"--{complaint.option}: there is no file {match[1]}"
     base = complaint.bases.get(complaint.option)
     hint = nearest(match[1].rsplit(".", 1)[-1], subclasses(base)) if base else "give the class with its module"
     return f"--{complaint.option}: there is no class {match[1]!r}; {hint}"
@@ -91,7 +93,9 @@ def _class_missing(complaint: Complaint, match: re.Match[str]) -> str:
 
 
 def _unknown_choice(complaint: Complaint, match: re.Match[str]) -> str:
-    choices = re.findall(r"'([^']*)'", match[1])
+    """A word that is none of those allowed; a union may have several lists of them."""
+    lists = re.findall(r"Expected a typing\.Literal\[([^]]*)\]", complaint.message)
+    choices = dict.fromkeys(choice.strip(" '") for choice in ",".join(lists).split(","))
     value = _value(complaint.message)
     return f"--{complaint.option} cannot be {value!r}; {nearest(value, choices)}"
 
@@ -138,7 +142,7 @@ _LINES: list[tuple[str, Callable[[Complaint, re.Match[str]], str]]] = [
     (r"given class_path '([^']+)':\s+(?:No module named|module \S+ has no attribute)", _unknown_class),
     (r"does not correspond to a subclass of (\w+)", _wrong_class),
     (r"Expected an instantiatable class, but \S+ is abstract", _class_missing),
-    (r"Expected a typing\.Literal\[(.*)\]", _unknown_choice),
+    (r"Expected a typing\.Literal\[", _unknown_choice),
     (r"the following arguments are required: (.+)", _missing),
     (r"unrecognized arguments: (\S+)", _unknown_option),
     (r"(?:Subcommand '\w+'|Group '(\w+)') does not accept option '([^']+)'", _unknown_key),
