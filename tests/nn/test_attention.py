@@ -12,6 +12,11 @@ NOWHERE = -1e4
 """A logit whose sigmoid is exactly 0."""
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 def test_no_attention_at_all_leaves_the_features_to_the_bit() -> None:
     features = torch.randn(2, 5, 3, 4)
     assert torch.equal(attend(features, torch.full((2, 3, 4), NOWHERE)), features)
@@ -93,7 +98,6 @@ def test_logits_against_uniform_serve_both_kinds_of_loss() -> None:
 @pytest.fixture
 def branch() -> AttentionBranch:
     """In evaluation mode, with statistics, scales and shifts that are not those of the beginning."""
-    torch.manual_seed(0)
     branch = AttentionBranch(num_features=6, num_classes=3).double()
     for module in branch.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -118,7 +122,6 @@ def test_the_gradient_of_the_branch_is_right(branch: AttentionBranch) -> None:
 
 def test_the_attention_of_a_new_branch_has_contrast() -> None:
     """Most cells are looked at, or not; with unit variance most would be undecided."""
-    torch.manual_seed(0)
     _, logits = AttentionBranch(num_features=6, num_classes=3)(torch.randn(16, 6, 8, 8))
     torch.testing.assert_close(logits.std(), torch.tensor(3.0), rtol=0.01, atol=0)
     assert ((logits.sigmoid() - 0.5).abs() > 0.4).float().mean() > 0.4
@@ -160,7 +163,6 @@ def test_with_a_symmetric_kernel_the_attention_is_flip_equivariant(branch: Atten
 
 def peaked(name: str) -> Backbone:
     """A transformer whose last block looks at some patches more than at others, which random weights hardly do."""
-    torch.manual_seed(0)
     backbone = Backbone(name).double().eval()
     attention = backbone.token_attention()
     with torch.no_grad():
