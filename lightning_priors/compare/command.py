@@ -66,12 +66,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(plan: Plan, title: str) -> int:
     # torch and Lightning take seconds to import: not before the plan is known to be right
+    from lightning_priors.compare.picture import draw_picture
     from lightning_priors.compare.report import markdown, summarise, summary_csv, text
     from lightning_priors.compare.resolve import resolve
     from lightning_priors.compare.run import compare
 
-    output = Path(plan.output)
-    rows, failures = compare(resolve(plan), output)
+    output, tasks = Path(plan.output), resolve(plan)
+    rows, failures = compare(tasks, output)
     if rows:
         entries = summarise(rows, list(plan.runs))
         (output / "summary.csv").write_text(summary_csv(entries), encoding="utf-8")
@@ -79,6 +80,7 @@ def _run(plan: Plan, title: str) -> int:
         print(f"\n{text(entries, plan.columns)}\n")
         for name in ("runs.csv", "summary.csv", "summary.md"):
             print(output / name)
+        print(draw_picture(tasks, rows, output))
         for row in rows:
             panels = sorted(Path(row.folder, "panels").glob("*.png"))
             if panels:

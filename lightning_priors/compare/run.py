@@ -142,7 +142,7 @@ def run(task: Task, output: Path, tell: Callable[[float], None]) -> Row:
     folder.parent.mkdir(parents=True, exist_ok=True)
     gc.collect()  # the run before may hold its data and, on a GPU, memory in cycles
     log = folder.with_suffix(".log")
-    with _logged_to(log), session(), less_warnings():
+    with logged_to(log), session(), less_warnings():
         try:
             values, checkpoint = _fit_and_test(task.arguments, folder, tell)
         except SIGTERMException:  # which alone would exit with 0
@@ -206,7 +206,7 @@ def _fit_and_test(
 
 
 @contextmanager
-def _logged_to(path: Path) -> Iterator[None]:
+def logged_to(path: Path) -> Iterator[None]:
     """Sends what Lightning and the techniques report to a file; the terminal is for the comparison."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     before = [(logger.handlers, logger.propagate) for logger in loggers]
