@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_priors.errors import PriorError
 
-# Every image of a batch is normalised with these, whatever the network; `nn.Backbone` converts to what its weights expect.
+# Every image of a batch is normalised with these, whatever the network; `nn.Backbone` converts to what its weights want.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
@@ -81,9 +81,9 @@ def require(batch: Collection[str], alternatives: Sequence[Sequence[str]], by: s
     Raises:
         PriorError: If none of the keys of a need is there.
 
-    >>> require({"image", "label"}, [("mask", "part_boxes")], by="CAMRestriction")
+    >>> require({"image"}, [("mask", "part_boxes")], by="CAMRestriction")
     Traceback (most recent call last):
-    lightning_priors.errors.PriorError: CAMRestriction needs batch['mask'] or batch['part_boxes']; this data gives image, label
+    lightning_priors.errors.PriorError: CAMRestriction needs batch['mask'] or batch['part_boxes']; this data gives image
     """
     for keys in alternatives:
         if not any(key in batch for key in keys):

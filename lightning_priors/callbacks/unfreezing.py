@@ -55,7 +55,8 @@ class Unfreezing(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuses a strategy that would wait for frozen parameters."""
         strategy = trainer.strategy
-        if stage == "fit" and isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+        waits = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
+        if stage == "fit" and waits:
             raise PriorError("unfreezing under DDP needs --trainer.strategy ddp_find_unused_parameters_true")
         backbones = [module for module in pl_module.modules() if isinstance(module, Backbone)]
         self._statistics_frozen = {backbone: backbone.freeze_statistics for backbone in backbones}
