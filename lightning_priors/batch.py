@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_priors.errors import PriorError
 
-# Every image of a batch is normalised with these, whatever the network; `nn.Backbone` converts to what its weights want.
+# Images of a batch are normalised with these, whatever the network: `nn.Backbone` converts to what its weights want.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
