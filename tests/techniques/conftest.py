@@ -76,6 +76,7 @@ def fit(tmp_path) -> Callable[..., L.Trainer]:
         epochs: int = 1,
         ckpt_path: str | None = None,
         shuffle: bool = True,
+        keys: tuple[str, ...] = ("mask", "part_boxes", "group"),
         **trainer_options,
     ) -> L.Trainer:
         L.seed_everything(0, verbose=False)
@@ -87,8 +88,8 @@ def fit(tmp_path) -> Callable[..., L.Trainer]:
             default_root_dir=tmp_path,
             **(options | trainer_options),
         )
-        train = DataLoader(Squares(24), batch_size=8, shuffle=shuffle)
-        trainer.fit(module, train, DataLoader(Squares(8), batch_size=8), ckpt_path=ckpt_path)
+        train = DataLoader(Squares(24, keys=keys), batch_size=8, shuffle=shuffle)
+        trainer.fit(module, train, DataLoader(Squares(8, keys=keys), batch_size=8), ckpt_path=ckpt_path)
         return trainer
 
     return run
