@@ -50,6 +50,12 @@ def test_by_default_shirts_are_told_from_the_rest(fashion: Path) -> None:
     assert source.load(16)["aux_labels"] == [6]
 
 
+def test_the_group_is_the_class_among_the_ten(fashion: Path) -> None:
+    source = ready(fashion, groups=[SHOES, TOPS])
+    assert source.group_names == list(CLASSES)
+    assert [source.load(index)["group"] for index in (0, 5, 19, 42)] == [0, 5, 9, 2]
+
+
 def test_pictures_and_splits(fashion: Path) -> None:
     source = ready(fashion)
     assert source.indices("train") == list(range(30))

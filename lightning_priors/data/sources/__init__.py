@@ -1,18 +1,24 @@
 """The data sets, one file each."""
 
 from lightning_priors.data.sources.base import RawSample, Source, Split, UnreadableImageError
+from lightning_priors.data.sources.cifar100 import CIFAR100
 from lightning_priors.data.sources.cub200 import CUB200
 from lightning_priors.data.sources.fashion_mnist import FashionMNIST
 from lightning_priors.data.sources.folder import ImageFolderSource
 from lightning_priors.data.sources.kakapo import Kakapo
+from lightning_priors.data.sources.pets import OxfordPets
+from lightning_priors.data.sources.random_labels import RandomLabels
 from lightning_priors.data.sources.table import Table
 from lightning_priors.data.sources.waterbirds import Waterbirds
 
 __all__ = [
+    "CIFAR100",
     "CUB200",
     "FashionMNIST",
     "ImageFolderSource",
     "Kakapo",
+    "OxfordPets",
+    "RandomLabels",
     "RawSample",
     "Source",
     "Split",

@@ -24,7 +24,7 @@ class FashionMNIST(Source):
     """Fashion-MNIST with coarse groups of its classes as the primary task and finer ones as auxiliary tasks.
 
     The first 60,000 indices are the training images, the last 10,000 the test images; the data has no validation
-    split and no masks, boxes or keypoints.
+    split and no masks, boxes or keypoints. The group of an image is its class among the ten.
 
     Args:
         root: The folder with ``FashionMNIST/raw``, as torchvision has it.
@@ -71,6 +71,11 @@ class FashionMNIST(Source):
         """The classes of each auxiliary task, each by the names of its classes."""
         return {task: [" + ".join(group) for group in groups] for task, groups in self._aux_groups.items()}
 
+    @property
+    def group_names(self) -> list[str]:
+        """The ten classes."""
+        return list(CLASSES)
+
     def prepare_data(self) -> None:
         """Fetches the files if they are missing and `download` allows it."""
         if not self.download:
@@ -106,7 +111,7 @@ class FashionMNIST(Source):
         """The picture in three equal channels."""
         kind = self._kinds[index]
         image = tv_tensors.Image(self._pictures[index].expand(3, -1, -1))
-        sample = RawSample(image=image, label=self._labels[kind])
+        sample = RawSample(image=image, label=self._labels[kind], group=kind)
         if self._aux_labels:
             sample["aux_labels"] = [labels[kind] for labels in self._aux_labels]
         return sample
