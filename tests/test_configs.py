@@ -13,8 +13,8 @@ from lightning_priors.nn import Backbone
 
 CONFIGS = REPOSITORY / "configs"
 RUNNABLE = sorted(CONFIGS.glob("*.yaml"))
-COMPOSABLE = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "compare")
-"""The plans in configs/compare are files of another command, with tests of their own."""
+COMPOSABLE = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not in ("compare", "findings"))
+"""The plans in configs/compare and configs/findings are files of another command, with tests of their own."""
 
 KAKAPO = SMALL[:6]
 DEVICE = SMALL[6:]

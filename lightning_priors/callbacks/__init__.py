@@ -6,6 +6,7 @@ from lightning_priors.callbacks.confusion import ConfusionMatrix, draw_confusion
 from lightning_priors.callbacks.drawing import Evidence, draw_comparison, draw_panel
 from lightning_priors.callbacks.predictions import PredictionWriter
 from lightning_priors.callbacks.run_folder import run_folder
+from lightning_priors.callbacks.subsets import SubsetAccuracy
 from lightning_priors.callbacks.unfreezing import Unfreezing
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ConfusionMatrix",
     "Evidence",
     "PredictionWriter",
+    "SubsetAccuracy",
     "Unfreezing",
     "collect_evidence",
     "draw_comparison",
