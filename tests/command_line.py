@@ -1,6 +1,7 @@
 """What the tests of the command line share: running it here or in a process of its own, and small things to run."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,5 +103,7 @@ def start(*arguments: str, **options: object) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell starts its background jobs deaf to Ctrl-C, and the suite may be one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,  # type: ignore[call-overload]
     )
