@@ -54,7 +54,7 @@ class Picture(NamedTuple):
     """(3,), false where a twig hides it."""
 
 
-def _painted(patches: Iterable[Patch], size: int) -> Pixels:
+def paint(patches: Iterable[Patch], size: int) -> Pixels:
     """Fills polygons on a transparent layer, (S, S, 4) in [0, 255]: colour times opacity, and opacity."""
     # "RGBa" is premultiplied, so that `reduce` averages the colours of a pixel by their share of it
     canvas = Image.new("RGBa", (size * SUPERSAMPLING,) * 2)
@@ -107,7 +107,7 @@ def _forest(rng: np.random.Generator, size: int) -> Pixels:
     ground = _downwards(tinted((70, 56, 40), rng), tinted((104, 78, 52), rng), size)
     ground = ground * (1.0 + 0.14 * _blotches(rng, size, 5, 5) + 0.12 * _blotches(rng, size, 18, 18))
     leaves: list[Colour] = [(132, 90, 48), (158, 112, 58), (86, 62, 42), (60, 44, 34), (92, 96, 48)]
-    return _over(ground, _painted(_slivers(rng, 45, (0.075, 0.03), (0.0, np.pi), leaves), size))
+    return _over(ground, paint(_slivers(rng, 45, (0.075, 0.03), (0.0, np.pi), leaves), size))
 
 
 def _grass(rng: np.random.Generator, size: int) -> Pixels:
@@ -115,7 +115,7 @@ def _grass(rng: np.random.Generator, size: int) -> Pixels:
     ground = _downwards(tinted((110, 150, 66), rng), tinted((72, 112, 44), rng), size)
     ground = ground * (1.0 + 0.1 * _blotches(rng, size, 4, 4) + 0.08 * _blotches(rng, size, 6, 30))
     blades: list[Colour] = [(60, 104, 38), (92, 140, 52), (128, 162, 70), (156, 170, 84)]
-    return _over(ground, _painted(_slivers(rng, 70, (0.11, 0.012), (1.2, 1.95), blades), size))
+    return _over(ground, paint(_slivers(rng, 70, (0.11, 0.012), (1.2, 1.95), blades), size))
 
 
 def _sky(rng: np.random.Generator, size: int) -> Pixels:
@@ -130,7 +130,7 @@ def _water(rng: np.random.Generator, size: int) -> Pixels:
     ground = _downwards(tinted((96, 158, 176), rng), tinted((38, 96, 130), rng), size)
     ground = ground * (1.0 + 0.1 * _blotches(rng, size, 26, 4) + 0.06 * _blotches(rng, size, 5, 3))
     glints: list[Colour] = [(176, 214, 222), (58, 120, 150), (214, 234, 236)]
-    return _over(ground, _painted(_slivers(rng, 26, (0.09, 0.009), (-0.08, 0.08), glints), size))
+    return _over(ground, paint(_slivers(rng, 26, (0.09, 0.009), (-0.08, 0.08), glints), size))
 
 
 _GROUNDS = {"forest": _forest, "grass": _grass, "sky": _sky, "water": _water}
@@ -200,8 +200,8 @@ def draw_layers(streams: Streams, species: Species, kind: str, size: int) -> tup
     bird = hatch(of_bird, species)
     layers = Layers(
         ground=_over(_GROUNDS[kind](of_ground, size), _mist(of_rest, bird, size)),
-        bird=_painted(bird.body + bird.head, size),
-        front=_painted(_twigs(of_rest), size),
+        bird=paint(bird.body + bird.head, size),
+        front=paint(_twigs(of_rest), size),
         light=_light(of_rest, size),
         noise=NOISE * of_rest.standard_normal((size, size, 3), dtype=np.float32),
     )
