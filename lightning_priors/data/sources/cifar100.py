@@ -230,8 +230,9 @@ def read_pickle(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     Traceback (most recent call last):
     lightning_priors.errors.PriorError: no file /nowhere/train: / has no 'nowhere', choose from ...
     """
+    file = io.BytesIO(existing_file(path).read_bytes())
     try:
-        content = _PlainUnpickler(io.BytesIO(existing_file(path).read_bytes()), encoding="latin1").load()
+        content = _PlainUnpickler(file, encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
         raise PriorError(f"{path} is no file of CIFAR-100: {error}") from error
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
