@@ -257,3 +257,9 @@ def test_the_attention_moves_onto_the_target(fit, batch, options: dict) -> None:
     untold = share_inside(weight=0.0)
     told = {loss: share_inside(loss=loss, weight=5.0) for loss in LOSSES}
     assert min(told.values()) > untold + 0.05, told
+
+
+def test_the_attention_of_tokens_is_measured_against_an_even_share(batch) -> None:
+    """M / (1 - M) is the attention in even shares, so its mean over the patches is 1."""
+    attention = PriorAttention(**VIT).double().explain_maps(batch(size=64)["image"].double())["attention"]
+    torch.testing.assert_close((attention / (1 - attention)).mean((1, 2)), torch.ones(6).double())
