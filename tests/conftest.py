@@ -17,3 +17,8 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data in {folder}; set LIGHTNING_PRIORS_DATA")
     return folder
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Looks for no examples in the conftest files, which share one module name."""
+    return True if collection_path.name == "conftest.py" else None
