@@ -93,6 +93,21 @@ def test_a_twig_takes_its_part_from_the_mask() -> None:
     assert hidden > 100
 
 
+def test_mist_hides_the_place_next_to_the_bird() -> None:
+    beside, away = 0.0, 0.0
+    for number in range(12):
+        (forest, bird), (sky, _) = (
+            draw_layers(streams(number), SPECIES[number % 9], kind, 64) for kind in ("forest", "sky")
+        )
+        points = 64 * np.concatenate([patch.outline for patch in bird.body + bird.head])
+        centre, reach = (points.min(axis=0) + points.max(axis=0)) / 2, np.ptp(points, axis=0) / 2
+        rows, columns = np.mgrid[:64, :64] + 0.5
+        distance = np.hypot((columns - centre[0]) / reach[0], (rows - centre[1]) / reach[1])
+        difference = np.abs(forest.ground - sky.ground).mean(axis=2)
+        beside, away = beside + difference[distance < 1].mean(), away + difference[distance > 1.4].mean()
+    assert 0 < beside < 0.15 * away
+
+
 @pytest.mark.parametrize("size", [24, 64])
 def test_the_box_encloses_the_head_and_little_more(size: int) -> None:
     for number in range(36):

@@ -31,9 +31,10 @@ class Kakapo(Source):
     """A kakapo (label 0) or one of eight other birds (label 1), drawn in a place that may give the answer away.
 
     The species differ at the head: beak, crest, eye ring, face disc; their bodies and colours overlap. Birds vary in
-    pose, scale, colour and light, and twigs hide parts of them. In training the place agrees with the label in a
-    share `bias` of the pictures: kakapos on forest floor or grass, other birds before sky or water. In validation and
-    test the place is independent of the label, so that the four groups (label times place) show who looks at the
+    pose, scale, colour and light, twigs hide parts of them, and a pale mist around them keeps the place off their
+    outline, so that a network that looks at the bird alone hardly sees it. In training the place agrees with the label
+    in a share `bias` of the pictures: kakapos on forest floor or grass, other birds before sky or water. In validation
+    and test the place is independent of the label, so that the four groups (label times place) show who looks at the
     place. The auxiliary task is the species; a picture has an exact mask of the visible bird, the box of its head and
     three keypoints (tip of the beak, eye, crown).
 

@@ -1,4 +1,4 @@
-"""The pictures of `Kakapo`: a place, a bird in it, twigs before it, light over it; each layer drawn on its own.
+"""The pictures of `Kakapo`: a place, mist and a bird in it, twigs before, light over all; each layer apart.
 
 Everything is placed in the unit square and filled at three times the wanted size, so that a scene looks the same at
 every size but for its noise.
@@ -18,7 +18,9 @@ Pixels = NDArray[np.float32]
 Streams = tuple[np.random.Generator, np.random.Generator, np.random.Generator]
 SUPERSAMPLING = 3
 MIST = 0.9
+"""Opacity of the mist around a bird: what borders on the bird must not tell the place."""
 MIST_END = 1.4
+"""Where the mist ends, in half sides of the bird's frame; it thins out from 1."""
 _MIST_COLOURS: tuple[Colour, ...] = ((176, 178, 176), (150, 140, 128), (196, 200, 206), (206, 196, 176))
 NOISE = 4.0
 """Standard deviation of the camera's noise, of 255."""
@@ -30,7 +32,7 @@ class Layers(NamedTuple):
     """What a picture is composed of, S pixels high and wide, values in [0, 255]."""
 
     ground: Pixels
-    """(S, S, 3)."""
+    """(S, S, 3), the place with the mist around the bird."""
     bird: Pixels
     """(S, S, 4), colour times opacity, and opacity."""
     front: Pixels
