@@ -3,6 +3,7 @@
 T tasks are the primary one, which comes first, and A = T - 1 auxiliary ones.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -113,12 +114,15 @@ def task_gradients(losses: Sequence[Tensor] | Tensor, parameters: Sequence[Tenso
     tensor([[ 4.],
             [-1.]])
     """
-    rows = []
-    for loss in losses:
+    ends = list(itertools.accumulate(parameter.numel() for parameter in parameters))
+    dtype = torch.promote_types(parameters[0].dtype, torch.float32)
+    rows = torch.zeros(len(losses), ends[-1], dtype=dtype, device=parameters[0].device)
+    for loss, row in zip(losses, rows, strict=True):
         found = torch.autograd.grad(loss * GRADIENT_SCALE, list(parameters), retain_graph=True, allow_unused=True)
-        gradients = (torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True))
-        rows.append(torch.cat([at_least_float32(gradient).flatten() for gradient in gradients]))
-    return torch.stack(rows) / GRADIENT_SCALE
+        for gradient, end in zip(found, ends, strict=True):
+            if gradient is not None:
+                row[end - gradient.numel() : end] = gradient.flatten()
+    return rows.div_(GRADIENT_SCALE)
 
 
 def gradient_cosines(gradients: Tensor) -> Tensor:
@@ -133,11 +137,9 @@ def gradient_cosines(gradients: Tensor) -> Tensor:
     >>> gradient_cosines(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]]))
     tensor([ 1.,  0., -1.])
     """
-    tiny = torch.finfo(gradients.dtype).tiny
-    relative = gradients / gradients.abs().amax(1, keepdim=True).clamp(min=tiny)  # squares of small ones would vanish
-    unit = relative / relative.norm(dim=1, keepdim=True).clamp(min=tiny)
-    cosines: Tensor = unit[1:] @ unit[0]
-    return cosines.nan_to_num(nan=0.0).clamp(-1, 1)
+    lengths = gradients.norm(dim=1)
+    cosines: Tensor = gradients[1:] @ gradients[0] / lengths[1:] / lengths[0]
+    return cosines.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).clamp(-1, 1)
 
 
 def similarity_weights(cosines: Tensor, weighted: bool = True) -> Tensor:

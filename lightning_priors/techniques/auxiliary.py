@@ -105,7 +105,8 @@ class Auxiliary(PriorModule):
         temperature: Of ``dwa``.
         lookahead_rate: Greatest change of a weight in a step of ``lookahead``.
         aggregator: Of ``torchjd``, such as ``UPGrad``, ``PCGrad`` or ``NashMTL``.
-        gradient_layers: On how many of the backbone's last layers gradients are compared.
+        gradient_layers: On how many of the backbone's last layers with weights, such as convolutions, gradients are
+            compared, together with the normalisations between them; a great number means all.
         log_cosine: Whether the cosines are computed and logged where the weighting does not need them.
         lr: Learning rate of the default optimiser, AdamW.
         weight_decay: Weight decay of the default optimiser.
@@ -240,7 +241,7 @@ class Auxiliary(PriorModule):
         Raises:
             PriorError: If these layers are frozen.
         """
-        shared = [parameter for parameter in self._last_layers if parameter.requires_grad]
+        shared = [parameter for parameter in self.last_layers if parameter.requires_grad]
         if not shared:
             raise PriorError(f"the backbone's last {self.gradient_layers} layers are frozen: no gradients to compare")
         return mean_over_processes(task_gradients(self.factors * losses, shared))
@@ -280,7 +281,7 @@ class Auxiliary(PriorModule):
         super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         if isinstance(self.weigher, LookAhead) and self.learns:
             try:
-                self.weigher.look_at_step([p for p in self._last_layers if p.requires_grad], optimizer)
+                self.weigher.look_at_step([p for p in self.last_layers if p.requires_grad], optimizer)
             except (TypeError, ValueError) as error:
                 raise PriorError(f"weighting lookahead: {error}") from error
 
@@ -297,10 +298,11 @@ class Auxiliary(PriorModule):
         self._log_accuracies("test")
 
     @cached_property
-    def _last_layers(self) -> list[nn.Parameter]:
-        """The parameters on which gradients are compared."""
-        layers = self.classifier.backbone.layers()[-self.gradient_layers :]
-        return [parameter for layer in layers for parameter in layer]
+    def last_layers(self) -> list[nn.Parameter]:
+        """The parameters on which gradients are compared: from the weights of a layer near the end onwards."""
+        parameters = [parameter for layer in self.classifier.backbone.layers() for parameter in layer]
+        weights = [position for position, parameter in enumerate(parameters) if parameter.ndim > 1]
+        return parameters[weights[-min(self.gradient_layers, len(weights))] :]
 
     def _observe(self, weights: Tensor, gradients: Tensor | None) -> None:
         """Keeps what is to be logged of a step."""

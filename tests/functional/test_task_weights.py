@@ -162,7 +162,7 @@ def test_small_gradients_survive_half_precision() -> None:
     assert gradients.item() == pytest.approx(2e-8, rel=0.01)
 
 
-@pytest.mark.parametrize("size", [1.0, 1e-25, 1e15])
+@pytest.mark.parametrize("size", [1.0, 1e-15, 1e15])
 def test_cosines_of_known_angles_at_any_size(size: float) -> None:
     angles = torch.tensor([0.3, 1.2, math.pi / 2, 2.0, math.pi])
     gradients = torch.stack([angles.cos(), angles.sin()], 1) * torch.tensor([1, 2, 3, 4, 5.0])[:, None]

@@ -318,7 +318,7 @@ def test_torchjd_trains_and_combines_the_gradients_of_the_backbone(fit_tasks, ba
     weights = torch.stack([module.observed[f"weight_{name}"] for name in ("primary", "aux0", "aux1")])
     answers = module.answer(module.classifier.backbone(sample["image"]), sample["label"], sample["aux_labels"])
     expected = weights @ module.gradients(answers.losses)
-    found = torch.autograd.grad(step.loss, module._last_layers)
+    found = torch.autograd.grad(step.loss, module.last_layers)
     torch.testing.assert_close(torch.cat([g.flatten() for g in found]), expected)
     trainer = fit_tasks(auxiliary(weighting="torchjd", aggregator=aggregator))
     assert "train/weight_primary" in trainer.callback_metrics
@@ -335,9 +335,16 @@ def test_frozen_layers_cannot_be_compared(batch, weighting: str) -> None:
 def test_gradients_are_compared_on_the_last_layers() -> None:
     module = auxiliary(gradient_layers=2)
     layers = module.classifier.backbone.layers()
-    assert [id(p) for p in module._last_layers] == [id(p) for layer in layers[-2:] for p in layer]
+    assert [id(p) for p in module.last_layers] == [id(p) for layer in layers[-2:] for p in layer]
     every = auxiliary(gradient_layers=100)
-    assert len(every._last_layers) == len(list(every.classifier.backbone.parameters()))
+    assert len(every.last_layers) == len(list(every.classifier.backbone.parameters()))
+
+
+def test_of_a_large_network_the_last_convolution_is_enough() -> None:
+    """Its last stage has three quarters of all weights, and a backward pass through it for each task costs as much."""
+    module = auxiliary(backbone="resnet18")
+    block = module.classifier.backbone.model.layer4[1]
+    assert [id(p) for p in module.last_layers] == [id(block.conv2.weight), id(block.bn2.weight), id(block.bn2.bias)]
 
 
 @pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16])
@@ -395,6 +402,8 @@ def test_data_without_auxiliary_labels(fit) -> None:
 
 
 @pytest.mark.slow
+# batch normalisation keeps to its running statistics here, since each process would have its own
+@pytest.mark.filterwarnings(r"ignore:Found 4 module\(s\) in eval mode:UserWarning")
 def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     """With the same pictures in each step: all weights, those of the tasks too, agree to the last few digits."""
     weightings = ["zero", *OFFLINE]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from conftest import Squares
+from squares import Squares
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_priors.techniques import Auxiliary
