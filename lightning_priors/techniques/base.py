@@ -203,8 +203,10 @@ class PriorModule(L.LightningModule, ABC):
         if self.scheduler is not None:
             scheduler = self.scheduler(optimizer)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
-        total = self.trainer.estimated_stepping_batches
-        warmup = self.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        total, warmup = self.trainer.estimated_stepping_batches, 0.0
+        if self.warmup_epochs:
+            self.trainer.fit_loop.setup_data()  # counts the batches: nobody has where steps alone end training
+            warmup = self.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         cosine = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 

@@ -85,6 +85,19 @@ def test_default_schedule_and_decay_act(fit) -> None:
         assert all((parameter.ndim > 1) == (group["weight_decay"] == 0.1) for parameter in group["params"])
 
 
+@pytest.mark.parametrize("warmup_epochs", [0.0, 1.0])
+def test_default_schedule_where_steps_alone_end_the_training(fit, warmup_epochs: float) -> None:
+    seen: list[float] = []
+
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    fit(Pretrained(lr=0.01, warmup_epochs=warmup_epochs), epochs=-1, max_steps=7, callbacks=[Watch()])
+    assert seen == pytest.approx([0.01 * warmup_cosine(step, 3 * warmup_epochs, 7) for step in range(7)])
+    assert max(seen) == 0.01
+
+
 def test_a_given_optimizer_and_scheduler_replace_the_defaults(fit) -> None:
     module = Pretrained(
         layer_decay=0.5,
