@@ -17,7 +17,6 @@ from lightning_priors.functional.hypergradient import (
     InnerStep,
     RandomState,
     named_gradients,
-    stepped_parameters,
     supports_forward_mode,
     unrolled_label_gradient,
 )
@@ -36,6 +35,7 @@ from lightning_priors.functional.soft_labels import (
     sinkhorn,
     soft_label_loss,
 )
+from lightning_priors.functional.update_rules import stepped_parameters
 
 __all__ = [
     "InnerStep",

@@ -175,7 +175,7 @@ def look_ahead_derivative(sensitivity: Tensor, primary_gradient: Tensor, auxilia
 
     Args:
         sensitivity: (n,) the derivative of each stepped parameter with respect to its gradient, such as minus the
-            learning rate for SGD; see `lightning_priors.functional.hypergradient.update_rules`.
+            learning rate for SGD; see `lightning_priors.functional.update_rules.update_rules`.
         primary_gradient: (n,) of the primary loss at theta+.
         auxiliary_gradients: (A, n) of the auxiliary losses at theta.
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_priors.errors import PriorError, nearest
-from lightning_priors.functional.hypergradient import update_rules
 from lightning_priors.functional.task_weights import (
     dynamic_average_weights,
     gradient_cosines,
@@ -24,6 +23,7 @@ from lightning_priors.functional.task_weights import (
     those_of_the_first_process,
     uncertainty_weighted,
 )
+from lightning_priors.functional.update_rules import update_rules
 
 Weighting = Literal[
     "fixed",

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
-from lightning_priors.functional.hypergradient import stepped_parameters, update_rules
 from lightning_priors.functional.task_weights import (
     dynamic_average_weights,
     gradient_cosines,
@@ -24,6 +23,7 @@ from lightning_priors.functional.task_weights import (
     uncertainty_weighted,
     without_target,
 )
+from lightning_priors.functional.update_rules import stepped_parameters, update_rules
 
 SIZES = [4, 2, 3]
 

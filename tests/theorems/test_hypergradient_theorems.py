@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from lightning_priors.functional.hypergradient import (
     InnerStep,
     named_gradients,
-    stepped_parameters,
     unrolled_label_gradient,
 )
 from lightning_priors.functional.soft_labels import per_class_losses, soft_label_loss
+from lightning_priors.functional.update_rules import stepped_parameters
 
 PRIMARY, SUB_CLASSES = 3, 6
 
