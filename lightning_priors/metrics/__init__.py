@@ -2,15 +2,20 @@
 
 from lightning_priors.metrics.groups import GroupAccuracy, WorstGroupAccuracy
 from lightning_priors.metrics.labels import LabelUsage
+from lightning_priors.metrics.overlap import LabelOverlap
 from lightning_priors.metrics.spatial import CAMIoU, EnergyPointingGame, PointingGame
 from lightning_priors.metrics.tasks import TaskAccuracy
+from lightning_priors.metrics.typical import Typical, TypicalImages
 
 __all__ = [
     "CAMIoU",
     "EnergyPointingGame",
     "GroupAccuracy",
+    "LabelOverlap",
     "LabelUsage",
     "PointingGame",
     "TaskAccuracy",
+    "Typical",
+    "TypicalImages",
     "WorstGroupAccuracy",
 ]

@@ -62,7 +62,9 @@ class LabelUsage(Metric):
 
         Returns:
             ``used`` (C,) sub-classes in use; ``entropy`` (C,) of the class's mean label, as a share of its maximum
-            log psi, 1 = all alike; ``confidence`` (C,) mean probability of the most probable sub-class.
+            log psi, 1 = all alike; ``confidence`` (C,) mean probability of the most probable sub-class; of each
+            sub-class ``share`` (A,), that of the class's images for which it is the most probable one, and
+            ``probability`` (A,), its mean over these images.
         """
         masses, choices = (torch.split(counts, self.sub_classes) for counts in (self.mass, self.chosen))
         shares = [choice / count for choice, count in zip(choices, self.count, strict=True)]
@@ -73,6 +75,8 @@ class LabelUsage(Metric):
             "used": torch.where(seen, used, torch.nan),
             "entropy": torch.where(seen, entropy, torch.nan),
             "confidence": self.confidence / self.count,
+            "share": torch.cat(shares),
+            "probability": torch.cat([mass / count for mass, count in zip(masses, self.count, strict=True)]),
         }
 
 
