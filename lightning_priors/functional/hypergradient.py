@@ -137,8 +137,18 @@ class InnerStep:
         u = {name: factor * v[name] for name, factor in self._sensitivity.items() if name in v}
         return u if self._clip is None else through_clipping(u, *self._clip)
 
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """All parameters by name, as they were before the step."""
+        return self._parameters
+
     def label_gradient(
-        self, inputs: tuple[Any, ...], losses: Losses, v: Mapping[str, Tensor], method: Method = "forward_mode"
+        self,
+        inputs: tuple[Any, ...],
+        losses: Losses,
+        v: Mapping[str, Tensor],
+        method: Method = "forward_mode",
+        random_state: RandomState | None = None,
     ) -> Tensor:
         """The derivative of the primary loss after the step with respect to the labels of the step.
 
@@ -152,12 +162,14 @@ class InnerStep:
                 was made with their mean over the batch, weighted by the labels.
             v: The gradient of the primary loss at theta+, by parameter name.
             method: ``forward_mode``, exact, or ``finite_difference``, two forward passes.
+            random_state: From before the forward pass of these inputs, where the step was made of several batches.
 
         Returns:
             (B, A), to be passed to ``labels.backward``.
         """
         direction, scale = self._factored_direction(v)
-        replay = self._random_state.replayed if self._random_state is not None else contextlib.nullcontext
+        state = random_state or self._random_state
+        replay = contextlib.nullcontext if state is None else state.replayed
         point = self._network, self._parameters, self._buffers
         if method == "forward_mode":
             try:
