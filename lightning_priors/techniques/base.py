@@ -136,12 +136,16 @@ class PriorModule(L.LightningModule, ABC):
         """Runs `step` and logs its loss, terms and accuracy as means over the epoch."""
         require(batch, self.requires, by=type(self).__name__)
         self.epochs_done = self.current_epoch + batch_idx / self.trainer.num_training_batches
-        loss, logits, terms = self.step(batch)
-        accuracy = (logits.detach().argmax(1) == batch["label"]).float().mean()
-        logged = {"train/loss": loss.detach(), "train/acc": accuracy}
-        logged |= {f"train/loss_{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(logits), sync_dist=True)
-        return loss
+        step = self.step(batch)
+        self.log_step(batch, step)
+        return step.loss
+
+    def log_step(self, batch: PriorBatch, step: PriorStep) -> None:
+        """Logs the loss, the terms and the accuracy of a training step as means over the epoch."""
+        accuracy = (step.logits.detach().argmax(1) == batch["label"]).float().mean()
+        logged = {"train/loss": step.loss.detach(), "train/acc": accuracy}
+        logged |= {f"train/loss_{name}": value.detach() for name, value in step.terms.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(step.logits), sync_dist=True)
 
     def validation_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
         """Evaluates on the image alone; gives the logits (B, K) to the callbacks."""
@@ -203,12 +207,17 @@ class PriorModule(L.LightningModule, ABC):
         if self.scheduler is not None:
             scheduler = self.scheduler(optimizer)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+        warmup, total = self.schedule_lengths()
+        cosine = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+    def schedule_lengths(self) -> tuple[float, float]:
+        """Optimiser steps of the warm-up, and of the whole training, which may be infinite."""
         total, warmup = self.trainer.estimated_stepping_batches, 0.0
         if self.warmup_epochs:
             self.trainer.fit_loop.setup_data()  # counts the batches: nobody has where steps alone end training
             warmup = self.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        cosine = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        return warmup, total
 
 
 def _split_decay(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
