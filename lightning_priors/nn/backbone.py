@@ -16,6 +16,9 @@ from lightning_priors.errors import PriorError, nearest
 from lightning_priors.nn.attention import log_received_attention
 from lightning_priors.nn.tiny import TinyConvNet
 
+FINER_STRIDE = 8
+"""Width in pixels that the cells of the finer feature map have at least; see `Backbone.forward_with_finer`."""
+
 
 class WeightsReport(NamedTuple):
     """What became of a weights file."""
@@ -96,11 +99,63 @@ class Backbone(nn.Module):
         Returns:
             (B, C, h, w).
         """
-        if self._renormalise:
-            image = image * self._scale + self._shift
+        image = self._normalised(image)
         if isinstance(self.model, TinyConvNet):
             return self.model(image)  # type: ignore[no-any-return]
-        features: Tensor = self.model.forward_features(image)  # type: ignore[operator]
+        return self._as_map(self.model.forward_features(image), image)  # type: ignore[operator]
+
+    def finer_stage(self) -> tuple[int, int]:
+        """Which stage of the network makes the finer map of `forward_with_finer`.
+
+        Returns:
+            Its number, and its channels.
+
+        Raises:
+            PriorError: If the network does not hand out what its stages make.
+        """
+        if isinstance(self.model, TinyConvNet):
+            return 0, self.num_features
+        stages = getattr(self.model, "feature_info", None)
+        if not hasattr(self.model, "forward_intermediates") or not stages:
+            raise PriorError(f"backbone {self.name!r} does not hand out the feature maps of its stages; resnet18 does")
+        strides = [int(stage["reduction"]) for stage in stages]
+        wanted = min((stride for stride in strides if stride >= FINER_STRIDE), default=strides[-1])
+        number = max(number for number, stride in enumerate(strides) if stride == wanted)
+        return number, int(stages[number]["num_chs"])
+
+    def forward_with_finer(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the feature map, and on the way one with finer cells, for what has to be told to the pixel.
+
+        That is the map of the last stage whose cells are at least `FINER_STRIDE` pixels wide and the finest of those.
+        Networks with one resolution, as `TinyConvNet` and vision transformers, give their last map.
+
+        Args:
+            image: (B, 3, H, W), normalised as `lightning_priors.batch` says.
+
+        Returns:
+            The features (B, C, h, w) of `forward`, and the finer ones (B, D, i, j).
+
+        Raises:
+            PriorError: As `finer_stage` does.
+
+        >>> features, finer = Backbone("resnet18").forward_with_finer(torch.zeros(2, 3, 64, 64))
+        >>> features.shape, finer.shape
+        (torch.Size([2, 512, 2, 2]), torch.Size([2, 128, 8, 8]))
+        """
+        number, _ = self.finer_stage()
+        if isinstance(self.model, TinyConvNet):
+            features = self(image)
+            return features, features
+        image = self._normalised(image)
+        features, stages = self.model.forward_intermediates(image, indices=[number])  # type: ignore[operator]
+        return self._as_map(features, image), stages[0]
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        """The image as the network's own weights want it."""
+        return image * self._scale + self._shift if self._renormalise else image
+
+    def _as_map(self, features: Tensor, image: Tensor) -> Tensor:
+        """What the network gives for an image, as a map (B, C, h, w)."""
         if features.ndim == 3:  # tokens
             height, width = (side // patch for side, patch in zip(image.shape[2:], self._patch(), strict=True))
             features = features[:, int(self.model.num_prefix_tokens) :]  # type: ignore[arg-type]

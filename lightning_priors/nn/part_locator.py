@@ -6,16 +6,21 @@ from torch import Tensor, nn
 
 from lightning_priors.functional.precision import at_least_float32
 
+HIDDEN_CHANNELS = 128
+"""Channels between the two convolutions of `PartLocator`."""
+
 
 class PartLocator(nn.Module):
-    """One box for each part, by a linear map on each cell of a feature map.
+    """One box for each part, by a small convolutional head on a feature map.
 
     For each part a cell says how likely the part's centre lies in it (a softmax over the cells), and where the box is
     if so: the centre's offset from the cell's centre and the logarithm of the sides, in cells. This is an anchor-free
-    detector (Zhou, Wang and Krähenbühl 2019, "Objects as Points", section 3) for parts that an image has once.
+    detector (Zhou, Wang and Krähenbühl 2019, "Objects as Points", section 3) for parts that an image has once. As
+    there, a 3x3 convolution comes before the linear map of each cell; batch normalisation stands between, as features
+    of an early stage have any scale.
 
     Args:
-        num_features: Channels C of the feature map.
+        num_features: Channels C of the feature map; one with cells finer than the parts serves best.
         num_parts: Number of parts K.
 
     >>> locator = PartLocator(num_features=8, num_parts=1)
@@ -25,7 +30,12 @@ class PartLocator(nn.Module):
 
     def __init__(self, num_features: int, num_parts: int) -> None:
         super().__init__()
-        self.predict = nn.Conv2d(num_features, 5 * num_parts, 1)
+        self.predict = nn.Sequential(
+            nn.Conv2d(num_features, HIDDEN_CHANNELS, 3, padding=1, bias=False),
+            nn.BatchNorm2d(HIDDEN_CHANNELS),
+            nn.ReLU(),
+            nn.Conv2d(HIDDEN_CHANNELS, 5 * num_parts, 1),
+        )
 
     def forward(self, features: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Finds the parts.

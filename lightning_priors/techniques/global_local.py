@@ -36,6 +36,8 @@ class Branch(NamedTuple):
     """(N, K)."""
     cam: Tensor
     """(N, K, h, w)."""
+    finer: Tensor | None = None
+    """(N, D, i, j) detached, for the locator; None where nothing is to be found."""
 
 
 def mean_by_owner(values: Tensor, owner: Tensor, count: int) -> Tensor:
@@ -69,7 +71,8 @@ class GlobalLocal(PriorModule):
 
     The ``cam`` locator takes the box around the peak of the evidence (see `peak_boxes`). A network that is fooled by
     the background has its peak there, and then the local branch sees background too: so the default is to learn from
-    the annotated boxes where the part is (see `lightning_priors.nn.PartLocator`), on detached features.
+    the annotated boxes where the part is (see `lightning_priors.nn.PartLocator`), on detached features of an earlier
+    stage, whose cells are finer than a part.
 
     The Trainer's ``gradient_clip_val`` clips both branches by one norm and so couples them.
 
@@ -138,7 +141,9 @@ class GlobalLocal(PriorModule):
         channels = self.global_branch.backbone.num_features
         self.fusion = Fusion(fusion, (channels, channels), num_classes)
         self.crop_size, self.crop_scale, self.jitter = crop_size, crop_scale, jitter
-        self.locator = PartLocator(channels, num_parts) if locator == "learned" else None
+        self.locator = None
+        if locator == "learned":
+            self.locator = PartLocator(self.global_branch.backbone.finer_stage()[1], num_parts)
         self.num_parts, self.peak_threshold, self.found_parts = num_parts, peak_threshold, found_parts
         self.joint, self.freeze_branches = joint, freeze_branches
         self.global_checkpoint, self.local_checkpoint = global_checkpoint, local_checkpoint
@@ -161,7 +166,7 @@ class GlobalLocal(PriorModule):
     def step(self, batch: PriorBatch) -> PriorStep:
         """The sum of the cross entropies of the global, the local and the fused logits, and the locator's loss."""
         image, label = batch["image"], batch["label"]
-        whole, crops = self.look(self.global_branch, image), self.annotated_crops(batch)
+        whole, crops = self.look_at_whole(image), self.annotated_crops(batch)
         if self.found_parts:
             crops = _together(crops, self.found_crops(image, whole, ~batch["part_valid"].any(1)))
         parts = self.look_at_crops(image, Crops(jitter_boxes(crops.boxes, self.jitter), crops.owner))
@@ -172,11 +177,9 @@ class GlobalLocal(PriorModule):
             terms["local"] = _mean_loss(parts, label[crops.owner], self.local_branch)
         if self.fusion.kind != "mean" or self.joint:
             terms["fused"] = F.cross_entropy(fused, label)
-        if self.locator is not None:
+        if self.locator is not None and whole.finer is not None:
             size = (image.shape[2], image.shape[3])
-            terms["locator"] = self.locator.loss(
-                whole.features.detach(), batch["part_boxes"], batch["part_valid"], size
-            )
+            terms["locator"] = self.locator.loss(whole.finer, batch["part_boxes"], batch["part_valid"], size)
         return PriorStep(torch.stack(list(terms.values())).sum(), fused, terms)
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,7 +187,7 @@ class GlobalLocal(PriorModule):
 
         The local branch's evidence stands where the part was cut out.
         """
-        whole = self.look(self.global_branch, image)
+        whole = self.look_at_whole(image)
         return self.explain_with(image, whole, self.found_crops(image, whole))
 
     def explain_with(self, image: Tensor, whole: Branch, crops: Crops) -> tuple[Tensor, Tensor]:
@@ -201,7 +204,7 @@ class GlobalLocal(PriorModule):
     def evaluate(self, batch: PriorBatch, stage: str) -> Tensor:
         """The shared evaluation with the part that was found, and the accuracies of the branches and of the oracle."""
         image, label = batch["image"], batch["label"]
-        whole = self.look(self.global_branch, image)
+        whole = self.look_at_whole(image)
         crops = self.found_crops(image, whole)
         logits = self.log_evaluation(batch, stage, *self.explain_with(image, whole, crops))
         local_logits = mean_by_owner(self.look_at_crops(image, crops).logits, crops.owner, len(image))
@@ -213,11 +216,15 @@ class GlobalLocal(PriorModule):
         self.log_dict(right, batch_size=len(label), sync_dist=True)
         return logits
 
-    def look(self, branch: Classifier, image: Tensor) -> Branch:
-        """What a branch says of images (B, 3, H, W)."""
-        features = branch.backbone(image)
+    def look_at_whole(self, image: Tensor) -> Branch:
+        """What the global branch says of images (B, 3, H, W)."""
+        branch = self.global_branch
+        if self.locator is None:
+            features = branch.backbone(image)
+            return Branch(features, *branch.head(features))
+        features, finer = branch.backbone.forward_with_finer(image)
         logits, cam = branch.head(features)
-        return Branch(features, logits, cam)
+        return Branch(features, logits, cam, finer.detach())
 
     def look_at_crops(self, image: Tensor, crops: Crops) -> Branch:
         """What the local branch says of parts, cut out at its own resolution."""
@@ -225,7 +232,8 @@ class GlobalLocal(PriorModule):
             channels, classes = self.local_branch.head.weight.shape[1], len(self.local_branch.head.bias)
             return Branch(*(image.new_zeros(0, *shape) for shape in [(channels, 1, 1), (classes,), (classes, 1, 1)]))
         regions = torch.cat([crops.owner[:, None].to(image.dtype), crops.boxes.to(image.dtype)], 1)
-        return self.look(self.local_branch, roi_align(image, regions, self.crop_size, aligned=True))
+        features = self.local_branch.backbone(roi_align(image, regions, self.crop_size, aligned=True))
+        return Branch(features, *self.local_branch.head(features))
 
     def fuse(self, whole: Branch, parts: Branch, owner: Tensor) -> tuple[Tensor, Tensor]:
         """Fused logits (B, K) and weights of the branches (B, 2); gradients pass to the branches only if joint."""
@@ -245,12 +253,12 @@ class GlobalLocal(PriorModule):
     def found_crops(self, image: Tensor, whole: Branch, wanted: Tensor | None = None) -> Crops:
         """Squares about the parts that are found, in all images or only those that are wanted (B,)."""
         size = (image.shape[2], image.shape[3])
-        if self.locator is None:
+        if self.locator is None or whole.finer is None:
             evidence = evidence_map(whole.cam.detach(), whole.logits.argmax(1))
             boxes = square_boxes(peak_boxes(evidence, size, self.peak_threshold))[:, None]
         else:
             with torch.no_grad():
-                found = self.locator(whole.features, size)
+                found = self.locator(whole.finer, size)
             boxes = square_boxes(found.flatten(0, 1), self.crop_scale).view_as(found)
         owner = torch.arange(len(image), device=image.device)
         owner = owner if wanted is None else owner[wanted]

@@ -117,3 +117,29 @@ def test_frozen_statistics_stay_through_training_mode() -> None:
         before = backbone.model.state_dict()["blocks.0.1.running_mean"].clone()
         backbone.train()(image)
         assert torch.equal(before, backbone.model.state_dict()["blocks.0.1.running_mean"]) is not changes
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("tiny", (128, 8, 8)),
+        ("resnet18", (128, 8, 8)),
+        ("tf_efficientnet_lite0", (40, 8, 8)),
+        ("swin_tiny_patch4_window7_224", (192, 8, 8)),
+        ("vit_tiny_patch16_224", (192, 4, 4)),
+    ],
+)
+def test_the_finer_map_comes_with_the_very_features_of_the_plain_pass(name: str, shape: tuple[int, ...]) -> None:
+    backbone, image = Backbone(name).eval(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features, finer = backbone.forward_with_finer(image)
+        assert torch.equal(features, backbone(image))
+    assert finer.shape == (2, *shape)
+    assert backbone.finer_stage()[1] == shape[0]
+
+
+def test_a_network_without_stages_has_no_finer_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Backbone("resnet18")
+    monkeypatch.setattr(backbone.model, "feature_info", [])
+    with pytest.raises(PriorError, match="'resnet18' does not hand out the feature maps of its stages"):
+        backbone.finer_stage()

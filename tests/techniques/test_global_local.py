@@ -64,7 +64,7 @@ def test_the_map_adds_up_to_the_fused_logits(batch, fusion) -> None:
         torch.nn.init.normal_(parameter, std=0.1)
     image = batch()["image"].double()
     logits, cam = module.explain(image)
-    whole = module.look(module.global_branch, image)
+    whole = module.look_at_whole(image)
     crops = module.found_crops(image, whole)
     _, weights = module.fuse(whole, module.look_at_crops(image, crops), crops.owner)
     heads = (module.global_branch.head, module.local_branch.head)
@@ -79,7 +79,7 @@ def test_evidence_of_the_local_branch_stands_in_its_box(batch) -> None:
     module = GlobalLocal(fusion="weights", crop_size=16).eval()
     module.fusion.weights.data = torch.tensor([0.0, 1.0])
     image = batch()["image"]
-    whole = module.look(module.global_branch, image)
+    whole = module.look_at_whole(image)
     boxes = torch.tensor([[8.0, 16.0, 16.0, 24.0]]).expand(6, 4)
     _, cam = module.explain_with(image, whole, Crops(boxes, torch.arange(6)))
     outside = torch.ones(4, 4, dtype=torch.bool)
@@ -102,14 +102,14 @@ def test_the_learned_locator_finds_the_squares(fit, squares) -> None:
     module = trainer.lightning_module.eval()
     sample = next(iter(DataLoader(squares(24), batch_size=24)))
     with torch.no_grad():
-        found = module.found_crops(sample["image"], module.look(module.global_branch, sample["image"]))
+        found = module.found_crops(sample["image"], module.look_at_whole(sample["image"]))
     overlap = torch.diagonal(box_iou(found.boxes, sample["part_boxes"][:, 0]))
     assert overlap.mean() > 0.5
 
 
 def test_the_cam_locator_takes_the_peak_of_the_predicted_class(batch) -> None:
     module, image = GlobalLocal(crop_size=16, locator="cam", peak_threshold=0.7).eval(), batch()["image"]
-    whole = module.look(module.global_branch, image)
+    whole = module.look_at_whole(image)
     evidence = evidence_map(whole.cam, whole.logits.argmax(1))
     expected = square_boxes(peak_boxes(evidence, (32, 32), threshold=0.7))
     crops = module.found_crops(image, whole)
@@ -139,7 +139,7 @@ def test_found_parts_train_the_local_branch_where_none_is_annotated(batch) -> No
 
 def test_several_parts_are_found(batch) -> None:
     module, image = GlobalLocal(crop_size=16, num_parts=3).eval(), batch(2)["image"]
-    crops = module.found_crops(image, module.look(module.global_branch, image))
+    crops = module.found_crops(image, module.look_at_whole(image))
     assert crops.owner.tolist() == [0, 0, 0, 1, 1, 1]
     assert module(image).shape == (2, 2)
 
@@ -212,7 +212,7 @@ def test_what_is_logged_and_that_the_oracle_is_not_the_answer(fit, squares) -> N
     with torch.no_grad():
         found = module(sample["image"])
         annotated = module.annotated_crops(sample)
-        whole = module.look(module.global_branch, sample["image"])
+        whole = module.look_at_whole(sample["image"])
         oracle, _ = module.fuse(whole, module.look_at_crops(sample["image"], annotated), annotated.owner)
     for key, logits in (("acc", found), ("acc_oracle", oracle), ("acc_global", whole.logits)):
         assert metrics[f"val/{key}"].item() == pytest.approx(
