@@ -1,9 +1,11 @@
-"""What accompanies a run: freeing of layers, pictures of the evidence, confusion matrix, table of predictions."""
+"""What accompanies a run: freeing of layers, pictures of the evidence, confusion matrix, generated labels, tables."""
 
 from lightning_priors.callbacks.cam_panel import CAMPanel, collect_evidence
 from lightning_priors.callbacks.channels_last import ChannelsLast
 from lightning_priors.callbacks.confusion import ConfusionMatrix, draw_confusion
 from lightning_priors.callbacks.drawing import Evidence, draw_comparison, draw_panel
+from lightning_priors.callbacks.label_report import LabelReport
+from lightning_priors.callbacks.label_sheet import draw_label_sheet
 from lightning_priors.callbacks.predictions import PredictionWriter
 from lightning_priors.callbacks.run_folder import run_folder
 from lightning_priors.callbacks.subsets import SubsetAccuracy
@@ -14,12 +16,14 @@ __all__ = [
     "ChannelsLast",
     "ConfusionMatrix",
     "Evidence",
+    "LabelReport",
     "PredictionWriter",
     "SubsetAccuracy",
     "Unfreezing",
     "collect_evidence",
     "draw_comparison",
     "draw_confusion",
+    "draw_label_sheet",
     "draw_panel",
     "run_folder",
 ]

@@ -39,6 +39,7 @@ class Pictures(Dataset):
             "part_boxes": {"part_boxes": box * known, "part_valid": known[None]},
             "keypoints": {"keypoints": (box[:, :2] + size // 4) * known, "keypoint_valid": known[None]},
             "group": {"group": torch.tensor(2 * label + int(index % 3 == 0))},
+            "aux_labels": {"aux_labels": torch.tensor([index % 3 + 3 * label if index > 1 else -1, label])},
         }
         sample = {"image": image, "label": torch.tensor(label), "index": torch.tensor(100 + index)}
         for key in keys:

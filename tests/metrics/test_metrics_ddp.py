@@ -12,8 +12,10 @@ from lightning_priors.metrics import (
     CAMIoU,
     EnergyPointingGame,
     GroupAccuracy,
+    LabelOverlap,
     LabelUsage,
     PointingGame,
+    TypicalImages,
     WorstGroupAccuracy,
 )
 
@@ -28,6 +30,8 @@ def metrics() -> dict[str, Metric]:
         "pointing": PointingGame(),
         "iou": CAMIoU(),
         "usage": LabelUsage([2, 3]),
+        "overlap": LabelOverlap([2, 3]),
+        "typical": TypicalImages(5, images=3, size=4),
     }
 
 
@@ -41,13 +45,18 @@ def inputs() -> dict[str, dict[str, Tensor]]:
         "mask": (torch.rand(IMAGES, 16, 16, generator=generator) > 0.7).float(),
         "valid": torch.arange(IMAGES) % 3 > 0,
     }
+    labels = labels / labels.sum(1, keepdim=True)
+    human = torch.randint(-1, 3, (IMAGES, 2), generator=generator) + label[:, None]
+    image = torch.randn(IMAGES, 3, 8, 8, generator=generator)
     return {
         "worst": by_class,
         "groups": by_class,
         "energy": by_place,
         "pointing": by_place,
         "iou": by_place,
-        "usage": {"soft_labels": labels / labels.sum(1, keepdim=True), "label": label},
+        "usage": {"soft_labels": labels, "label": label},
+        "overlap": {"soft_labels": labels, "aux_labels": human},
+        "typical": {"soft_labels": labels, "index": torch.arange(IMAGES).flip(0), "image": image},
     }
 
 
@@ -56,7 +65,8 @@ def computed(rows: Tensor, batch_size: int) -> dict[str, object]:
     for name, metric in metrics().items():
         for part in rows.split(batch_size):
             metric.update(**{key: tensor[part] for key, tensor in inputs()[name].items()})
-        values[name] = metric.compute()
+        value = metric.compute()
+        values[name] = [of_class._asdict() for of_class in value] if isinstance(metric, TypicalImages) else value
     return values
 
 
