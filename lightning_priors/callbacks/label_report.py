@@ -26,7 +26,7 @@ class MakesLabels(Protocol):
     """A module that trains on auxiliary labels of its own making, such as `MAXL`."""
 
     sub_classes: list[int]
-    """The number of sub-classes psi of each of the C primary classes; their sum is A."""
+    """The number of sub-classes psi of each of the C primary classes, A in all; none for labels of another kind."""
 
     def auxiliary_labels(self, batch: PriorBatch) -> Tensor:
         """The labels (B, A) that the auxiliary head is trained on for a batch."""
@@ -57,6 +57,8 @@ class LabelReport(L.Callback):
     mean probability of the most probable sub-class; and for each human auxiliary task of the data
     ``label_ami_<task>``, the adjusted mutual information of generated and human classes, with
     ``label_ami_within_<task>``, the same within the primary classes, where sub-classes by chance get 0.
+
+    Labels that do not divide the primary classes, such as human ones, are not reported on.
 
     Written to the run's folder: ``generated_labels.csv``, a row for each sub-class, and the sheet of the images most
     typical of each, ``panels/labels_epoch_003.png`` (``labels_val.png`` outside of `fit`), under W&B ``val/labels``.
@@ -104,9 +106,9 @@ class LabelReport(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Asks for the labels of a batch; every process does, since balanced labels may depend on all of them."""
-        if not self._due(trainer):
-            return
         assert isinstance(pl_module, MakesLabels)
+        if not pl_module.sub_classes or not self._due(trainer):
+            return
         with trainer.precision_plugin.forward_context(), torch.no_grad(), isolate_rng():
             labels = pl_module.auxiliary_labels(batch).float()
         if self._collected is None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import Looker
 from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
 from torch import Tensor
 
 from lightning_priors.callbacks import LabelReport
@@ -181,6 +182,15 @@ def test_under_wandb_the_sheet_is_logged_with_the_step(data, make_trainer, tmp_p
     recorder = Recorder()
     make_trainer(LabelReport(), max_epochs=2, logger=recorder).fit(Labeller(), datamodule=data(()))
     assert [entry["trainer/global_step"] for entry in recorder.entries] == [3, 6]
-    for entry in recorder.entries:
-        assert entry["val/labels"].width > 8 * THUMBNAIL
-    assert (tmp_path / "runs" / "version_0" / "panels" / "labels_epoch_001.png").is_file()
+    sheet = recorder.entries[1]["val/labels"].image
+    drawn = Image.open(tmp_path / "runs" / "version_0" / "panels" / "labels_epoch_001.png")
+    assert sheet.size == drawn.size
+    assert sheet.width > 4 * THUMBNAIL, "four images in the longest row"
+
+
+def test_labels_that_are_no_sub_classes_are_not_reported(data, make_trainer, run_dir):
+    module = Labeller()
+    module.sub_classes = ()
+    make_trainer(LabelReport(), max_epochs=1).fit(module, datamodule=data(KEYS))
+    assert not (run_dir / "generated_labels.csv").exists()
+    assert module.asked == 0
