@@ -183,8 +183,8 @@ def test_under_wandb_the_sheet_is_logged_with_the_step(data, make_trainer, tmp_p
     make_trainer(LabelReport(), max_epochs=2, logger=recorder).fit(Labeller(), datamodule=data(()))
     assert [entry["trainer/global_step"] for entry in recorder.entries] == [3, 6]
     sheet = recorder.entries[1]["val/labels"].image
-    drawn = Image.open(tmp_path / "runs" / "version_0" / "panels" / "labels_epoch_001.png")
-    assert sheet.size == drawn.size
+    with Image.open(tmp_path / "runs" / "version_0" / "panels" / "labels_epoch_001.png") as drawn:
+        assert sheet.size == drawn.size
     assert sheet.width > 4 * THUMBNAIL, "four images in the longest row"
 
 
