@@ -1,5 +1,7 @@
 """Labels that are fixed from the start: clusters of what the images look like, and draws by the image's number."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,35 +48,45 @@ def thumbnails(image: Tensor, cells: int = 8) -> Tensor:
 
 
 def k_means(points: Tensor, clusters: int, seed: int = 0, iterations: int = 25) -> Tensor:
-    """Clusters of points (Lloyd 1982), from starting points far apart (k-means++, Arthur and Vassilvitskii 2007).
+    """Cluster centres (Lloyd 1982), from starting points far apart (k-means++, Arthur and Vassilvitskii 2007).
 
     Args:
-        points: (N, D).
-        clusters: Their greatest number; with fewer points each has its own.
+        points: (N, D), at least one.
+        clusters: Number of clusters; with fewer points some stay where others are, and empty.
         seed: Of the starting points; the state of torch's generators does not change.
-        iterations: Greatest number of rounds; it ends when nothing moves.
+        iterations: Greatest number of rounds; it ends when no point changes its cluster.
 
     Returns:
-        (N,) int64, the cluster of each point.
+        (clusters, D); a point belongs to the first of those nearest to it.
 
-    >>> k_means(torch.tensor([[0.0], [10.0], [0.1], [10.1]]), clusters=2).bincount()
-    tensor([2, 2])
+    >>> k_means(torch.tensor([[0.0], [10.0], [1.0], [11.0]]), clusters=2).sort(0).values
+    tensor([[ 0.5000],
+            [10.5000]])
     """
     generator = torch.Generator().manual_seed(seed)
-    centres = _starting_points(points, min(clusters, len(points)), generator)
-    nearest = torch.cdist(points, centres).argmin(1)
+    centres = _starting_points(points, clusters, generator)
+    nearest = nearest_centre(points, centres)
     for _ in range(iterations):
-        counts = nearest.bincount(minlength=len(centres))
+        counts = nearest.bincount(minlength=clusters)
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
-        before, nearest = nearest, torch.cdist(points, centres).argmin(1)
+        before, nearest = nearest, nearest_centre(points, centres)
         if torch.equal(before, nearest):
             break
-    return nearest
+    return centres
 
 
-def clusters_in_classes(points: Tensor, label: Tensor, sub_classes: list[int], seed: int = 0) -> Tensor:
-    """k-means inside of each primary class: a sub-class for every image.
+def nearest_centre(points: Tensor, centres: Tensor) -> Tensor:
+    """The number (N,) of the first of the centres (K, D) that are nearest to each of the points (N, D).
+
+    >>> nearest_centre(torch.tensor([[4.0], [6.0]]), torch.tensor([[0.0], [9.0]]))
+    tensor([0, 1])
+    """
+    return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+
+
+def cluster_classes(points: Tensor, label: Tensor, sub_classes: Sequence[int], seed: int = 0) -> Tensor:
+    """The centres of clusters inside of each primary class.
 
     Args:
         points: (N, D).
@@ -83,24 +95,45 @@ def clusters_in_classes(points: Tensor, label: Tensor, sub_classes: list[int], s
         seed: Of the starting points.
 
     Returns:
-        (N,) int64 from 0 to A - 1; the sub-classes of primary class 0 come first.
+        (A, D), those of primary class 0 first; zero for a class without points.
 
-    >>> clusters_in_classes(torch.tensor([[0.0], [9.0], [5.0]]), torch.tensor([1, 1, 0]), [3, 2]).sort().values
-    tensor([0, 3, 4])
+    >>> cluster_classes(torch.tensor([[0.0], [9.0], [5.0]]), torch.tensor([1, 1, 0]), [1, 2]).flatten()
+    tensor([5., 0., 9.])
+    """
+    centres = points.new_zeros(sum(sub_classes), points.shape[1])
+    for number, part in enumerate(torch.split(centres, list(sub_classes))):
+        if (own := label == number).any():
+            part.copy_(k_means(points[own], len(part), seed))
+    return centres
+
+
+def clusters_in_classes(points: Tensor, label: Tensor, centres: Tensor, sub_classes: Sequence[int]) -> Tensor:
+    """The nearest sub-class inside of each primary class.
+
+    Args:
+        points: (N, D).
+        label: (N,) int64 primary classes.
+        centres: (A, D), see `cluster_classes`.
+        sub_classes: Number of sub-classes of each primary class, A in all.
+
+    Returns:
+        (N,) int64 from 0 to A - 1.
+
+    >>> clusters_in_classes(torch.tensor([[8.0]]), torch.tensor([1]), torch.tensor([[8.0], [9.0], [0.0]]), [1, 2])
+    tensor([1])
     """
     clusters, first = torch.zeros_like(label), 0
-    for number, count in enumerate(sub_classes):
-        own = label == number
-        if own.any():
-            clusters[own] = first + k_means(points[own], count, seed)
-        first += count
+    for number, part in enumerate(torch.split(centres, list(sub_classes))):
+        if (own := label == number).any():
+            clusters[own] = first + nearest_centre(points[own], part)
+        first += len(part)
     return clusters
 
 
 def _starting_points(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Points drawn in turn, with the square of the distance to those already drawn as their weight."""
     chosen = [int(torch.randint(len(points), (), generator=generator))]
-    distance = torch.full((len(points),), torch.inf, dtype=points.dtype)
+    distance = points.new_full((len(points),), torch.inf)
     for _ in range(count - 1):
         distance = distance.minimum((points - points[chosen[-1]]).square().sum(1))
         weights = distance if distance.sum() > 0 else torch.ones_like(distance)
@@ -115,4 +148,5 @@ def _signed(number: int) -> int:
 
 def _shifted(bits: Tensor, places: int) -> Tensor:
     """Bits to the right, with zeros coming in; torch would copy the sign."""
-    return (bits >> places) & (2 ** (64 - places) - 1)
+    shifted: Tensor = (bits >> places) & (2 ** (64 - places) - 1)
+    return shifted

@@ -46,7 +46,7 @@ def mean_gradients(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
     flat = torch.cat([gradient.flatten() for gradient in gradients.values()])
     dist.all_reduce(flat)
     flat /= process_count()
-    parts = flat.split([gradient.numel() for gradient in gradients.values()])
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients.values()])
     return {
         name: part.view_as(gradient).to(gradient.dtype)
         for (name, gradient), part in zip(gradients.items(), parts, strict=True)
@@ -74,7 +74,7 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
     counts[dist.get_rank()] = len(rows)
     sizes = total_over_processes(counts).tolist()
     start = sum(sizes[: dist.get_rank()])
-    everything: Tensor = _GatherRows.apply(rows, sum(sizes), start)  # type: ignore[no-untyped-call]
+    everything: Tensor = _GatherRows.apply(rows, sum(sizes), start)
     return everything, slice(start, start + len(rows))
 
 

@@ -5,6 +5,7 @@ from lightning_priors.nn.auxiliary_heads import AuxiliaryHeads
 from lightning_priors.nn.backbone import Backbone, WeightsReport
 from lightning_priors.nn.classifier import CAMHead, Classifier
 from lightning_priors.nn.fusion import Fusion
+from lightning_priors.nn.label_generator import LabelGenerator, TwoTasks
 from lightning_priors.nn.part_locator import PartLocator
 from lightning_priors.nn.tiny import TinyConvNet
 
@@ -15,7 +16,9 @@ __all__ = [
     "CAMHead",
     "Classifier",
     "Fusion",
+    "LabelGenerator",
     "PartLocator",
     "TinyConvNet",
+    "TwoTasks",
     "WeightsReport",
 ]

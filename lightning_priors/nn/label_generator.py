@@ -101,7 +101,7 @@ class TwoTasks(nn.Module):
 
     Args:
         classifier: Of the primary task.
-        auxiliary: A linear map from the mean features (B, C) to the auxiliary logits (B, A).
+        auxiliary: A linear map from the mean features (B, C) to the auxiliary logits (B, A); None where A is 0.
 
     >>> import torch
     >>> network = TwoTasks(Classifier(num_classes=2), nn.Linear(128, 5))
@@ -109,7 +109,7 @@ class TwoTasks(nn.Module):
     torch.Size([3, 5])
     """
 
-    def __init__(self, classifier: Classifier, auxiliary: nn.Linear) -> None:
+    def __init__(self, classifier: Classifier, auxiliary: nn.Linear | None) -> None:
         super().__init__()
         self.classifier, self.auxiliary = classifier, auxiliary
 
@@ -117,4 +117,5 @@ class TwoTasks(nn.Module):
         """Classifies images (B, 3, H, W) for both tasks."""
         features = self.classifier.backbone(image)
         logits, _ = self.classifier.head(features)
-        return TaskOutputs(logits, self.auxiliary(features.mean((2, 3))), features)
+        auxiliary = logits[:, :0] if self.auxiliary is None else self.auxiliary(features.mean((2, 3)))
+        return TaskOutputs(logits, auxiliary, features)

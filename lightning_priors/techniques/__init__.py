@@ -4,7 +4,17 @@ from lightning_priors.techniques.auxiliary import Auxiliary
 from lightning_priors.techniques.base import PriorModule, PriorStep
 from lightning_priors.techniques.cam_restriction import CAMRestriction
 from lightning_priors.techniques.global_local import GlobalLocal
+from lightning_priors.techniques.maxl import MAXL
 from lightning_priors.techniques.pretrained import Pretrained
 from lightning_priors.techniques.prior_attention import PriorAttention
 
-__all__ = ["Auxiliary", "CAMRestriction", "GlobalLocal", "Pretrained", "PriorAttention", "PriorModule", "PriorStep"]
+__all__ = [
+    "MAXL",
+    "Auxiliary",
+    "CAMRestriction",
+    "GlobalLocal",
+    "Pretrained",
+    "PriorAttention",
+    "PriorModule",
+    "PriorStep",
+]

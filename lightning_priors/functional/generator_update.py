@@ -1,0 +1,142 @@
+"""How a label generator learns: from what the labels do to the primary loss, and against their collapse."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_priors.functional.processes import mean_gradients, process_count, total_over_processes
+from lightning_priors.functional.soft_labels import label_entropy
+
+MetaGradient = Literal["normalised", "clipped", "raw"]
+
+
+def mean_label(labels: Sequence[Tensor]) -> Tensor:
+    """The mean label of all images, of all processes.
+
+    Args:
+        labels: (B, A) for each of some batches.
+
+    Returns:
+        (A,), without a graph.
+
+    >>> mean_label([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])])
+    tensor([0.3333, 0.6667])
+    """
+    sums = torch.stack([batch.detach().sum(0) for batch in labels]).sum(0)
+    totals = total_over_processes(torch.cat([sums, sums.new_tensor([sum(map(len, labels))])]))
+    return totals[:-1] / totals[-1]
+
+
+def entropy_cotangent(labels: Sequence[Tensor]) -> Tensor:
+    """The derivative of `label_entropy` of the mean label of all processes with respect to one image's label.
+
+    Args:
+        labels: (B, A) for each of some batches.
+
+    Returns:
+        (A,), the same for all images, so that a mean over the processes of the gradients gives that of the entropy.
+
+    >>> entropy_cotangent([torch.tensor([[0.5, 0.5]])])
+    tensor([0.3069, 0.3069])
+    """
+    mean = mean_label(labels).requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(label_entropy(mean), mean)
+    images = total_over_processes(slope.new_tensor(float(sum(map(len, labels)))))
+    return slope * process_count() / images
+
+
+def scaled_cotangents(gradients: Sequence[Tensor], masks: Sequence[Tensor], mode: MetaGradient) -> list[Tensor]:
+    """The meta-gradient on the labels, at a scale that the generator can learn from.
+
+    As the labels of an image add up to 1, what all its sub-classes have in common is taken off, and what lies outside
+    of them. The scale is that of one image's derivative: it does not depend on the size of the batch.
+
+    Args:
+        gradients: (B, A) for each of some batches.
+        masks: (B, A) bool, the sub-classes that each image may have.
+        mode: ``normalised``: with root mean square 1 over all sub-classes that the images of all processes may have;
+            ``clipped``: at most 1; ``raw``: as it is.
+
+    Returns:
+        (B, A) for each batch; zeros stay zeros.
+
+    >>> scaled_cotangents([torch.tensor([[3.0, 1.0, 7.0]])], [torch.tensor([[True, True, False]])], "normalised")
+    [tensor([[ 1., -1.,  0.]])]
+    """
+    if mode == "raw":
+        return list(gradients)
+    centred = []
+    for gradient, mask in zip(gradients, masks, strict=True):
+        mean = (gradient * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+        centred.append((gradient - mean) * mask)
+    parts = zip(centred, masks, strict=True)
+    sums = [torch.stack([c.double().square().sum(), m.sum().double(), m.new_tensor(len(m)).double()]) for c, m in parts]
+    squares, entries, images = total_over_processes(torch.stack(sums).sum(0))
+    per_image = images / process_count()
+    size = (squares / entries).sqrt() * per_image
+    limit = size if mode == "normalised" else size.clamp(min=1)
+    factor = torch.where(size > 0, 1 / limit, 0.0)
+    return [(c * factor).to(c.dtype) for c in centred]
+
+
+def generator_gradients(
+    generator: nn.Module, logits: Sequence[Tensor], cotangents: Sequence[Tensor], scale: float = 1.0
+) -> dict[str, Tensor]:
+    """The gradient on the generator's parameters, the mean over all processes.
+
+    Args:
+        generator: What the logits come from.
+        logits: (B, A) for each of some batches, with their graph.
+        cotangents: Their gradients.
+        scale: What the backward pass is made at, so that small gradients do not vanish in half precision.
+
+    Returns:
+        By parameter name.
+
+    >>> generator = nn.Linear(1, 1)
+    >>> generator_gradients(generator, [generator(torch.tensor([[2.0]]))], [torch.tensor([[3.0]])])
+    {'weight': tensor([[6.]]), 'bias': tensor([3.])}
+    """
+    wanted = {name: p for name, p in generator.named_parameters() if p.requires_grad}
+    asked = [(scale * cotangent).to(output.dtype) for output, cotangent in zip(logits, cotangents, strict=True)]
+    found = torch.autograd.grad(list(logits), list(wanted.values()), asked)
+    return mean_gradients({name: gradient / scale for name, gradient in zip(wanted, found, strict=True)})
+
+
+def joint_norm(parts: Sequence[Tensor]) -> Tensor:
+    """The norm of a gradient whose parts lie in several processes, each scaled for a mean over them.
+
+    Args:
+        parts: Of this process, any shapes.
+
+    Returns:
+        ().
+
+    >>> joint_norm([torch.tensor([3.0]), torch.tensor([4.0])])
+    tensor(5.)
+    """
+    squares = torch.stack([part.detach().float().square().sum() for part in parts]).sum()
+    return total_over_processes(squares).sqrt() / process_count()
+
+
+def shared_cosine(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
+    """The cosine of two gradients on the parameters that both have.
+
+    Args:
+        first: By parameter name.
+        second: By parameter name.
+
+    Returns:
+        () in [-1, 1]; zero where one of them is zero, or there is nothing in common.
+
+    >>> shared_cosine({"a": torch.tensor([1.0]), "b": torch.tensor([2.0])}, {"a": torch.tensor([-3.0])})
+    tensor(-1.)
+    """
+    pairs = [(first[name].flatten(), second[name].flatten()) for name in first if name in second]
+    products = [torch.stack([a @ b, a @ a, b @ b]).double() for a, b in pairs] or [torch.zeros(3)]
+    product, left, right = torch.stack(products).sum(0)
+    cosine: Tensor = product / (left * right).sqrt()
+    return cosine.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).float()

@@ -1,0 +1,785 @@
+"""Technique 6: MAXL. A second network invents the auxiliary labels, so that learning them lowers the primary loss."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
+
+from lightning_priors.batch import PriorBatch, require
+from lightning_priors.errors import PriorError
+from lightning_priors.functional.clustering import cluster_classes, clusters_in_classes, hashed_uniform, thumbnails
+from lightning_priors.functional.generator_update import (
+    MetaGradient,
+    entropy_cotangent,
+    generator_gradients,
+    joint_norm,
+    mean_label,
+    scaled_cotangents,
+    shared_cosine,
+)
+from lightning_priors.functional.hypergradient import (
+    InnerStep,
+    Method,
+    RandomState,
+    named_gradients,
+    unrolled_label_gradient,
+)
+from lightning_priors.functional.processes import mean_gradients, process_count, total_over_processes
+from lightning_priors.functional.soft_labels import hierarchy, label_entropy, per_class_losses, soft_label_loss
+from lightning_priors.functional.task_weights import those_of_the_first_process
+from lightning_priors.functional.update_rules import global_norm, stepped_parameters, update_rules
+from lightning_priors.nn import Classifier
+from lightning_priors.nn.label_generator import Balance, LabelGenerator, TaskOutputs, TwoTasks
+from lightning_priors.techniques.base import PriorModule, PriorStep
+
+Labels = Literal["maxl", "human", "random", "kmeans", "none"]
+Schedule = Literal["interleaved", "alternating", "alternating_epochs"]
+MetaBatch = Literal["next", "same", "held_out"]
+MetaMethod = Literal["forward_mode", "finite_difference", "unrolled"]
+HELD_OUT = 0
+"""The seed of the held-out images: the same ones in every run."""
+
+
+class Part(NamedTuple):
+    """Images of a batch that serve one purpose."""
+
+    batch: PriorBatch
+    share: float
+    """What a mean over these images is multiplied by, so that the mean over all processes is that of all images."""
+
+
+@dataclass
+class InnerBatch:
+    """A batch that a step was made with."""
+
+    part: Part
+    state: RandomState
+    """From before the network's forward pass."""
+    logits: Tensor
+    """(B, A) of the generator, with their graph."""
+    labels: Tensor
+    """(B, A), with their graph back to the logits."""
+
+
+def auxiliary_classes(
+    labels: Labels, num_classes: int, subclasses: int | Sequence[int], aux_num_classes: Sequence[int], aux_task: int
+) -> tuple[int, list[int]]:
+    """How many auxiliary classes there are, and how many of them in each primary class.
+
+    Args:
+        labels: Where the labels come from.
+        num_classes: Number of primary classes.
+        subclasses: psi, one number or one for each primary class.
+        aux_num_classes: Number of classes of each human auxiliary task.
+        aux_task: Which of those is meant.
+
+    Returns:
+        A, and psi of each primary class; the second is empty for labels that do not keep to the primary classes.
+
+    Raises:
+        PriorError: If the numbers do not fit.
+
+    >>> auxiliary_classes("maxl", 2, 5, [], 0), auxiliary_classes("human", 2, 5, [9], 0)
+    ((10, [5, 5]), (9, []))
+    """
+    if labels == "none":
+        return 0, []
+    if labels == "human":
+        if not 0 <= aux_task < len(aux_num_classes):
+            raise PriorError(f"aux_task {aux_task} is none of the {len(aux_num_classes)} auxiliary tasks of the data")
+        return aux_num_classes[aux_task], []
+    try:
+        counts = hierarchy(subclasses if isinstance(subclasses, int) else list(subclasses), num_classes)
+    except ValueError as error:
+        raise PriorError(f"subclasses: {error}") from error
+    return sum(counts), counts
+
+
+class MAXL(PriorModule):
+    """A classifier whose auxiliary labels are made by a label generator (Liu, Davison and Johns 2019).
+
+    "Self-Supervised Generalisation with Meta Auxiliary Learning". The network learns its classes and, with a second
+    head, the labels of the generator: each class split into sub-classes. The generator learns which labels make the
+    primary loss fall after the next step of the network, by the exact derivative of that step (`InnerStep`).
+
+    In the schedule ``interleaved`` the step that is looked through is the true one. With the meta batch ``next`` it
+    costs one forward-mode pass: the primary gradient of the next batch is needed for training anyway. A step is looked
+    through in each epoch's first batch and every `generator_every` batches from there; its successor must lie in the
+    same epoch. In ``alternating`` (as published) a pass of its own looks ahead after a training step, from where
+    training has got to; in ``alternating_epochs`` every second epoch does only that, for each batch.
+
+    Evaluation is that of the classifier; the auxiliary head and the generator take no part. The optimisation is manual:
+    ``global_step`` counts the batches that end in a step, and clipping and accumulation are options here, not of the
+    Trainer. Both networks' learning rates follow the same schedule. Data-parallel training is that of the joint batch,
+    with the strategy ``ddp`` as it is; statistics of batch normalisation are those of each process.
+
+    Logged in training beside the shared values: ``loss_primary``, ``loss_auxiliary``, ``label_entropy`` of the mean
+    label, ``confidence``; where the generator learns ``cosine`` of primary and auxiliary gradient,
+    ``meta_gradient_norm`` and ``entropy_gradient_norm`` on the generator's scores, after scaling and weighting; every
+    `lookahead_every` batches ``primary_loss_before`` and ``primary_loss_after`` the step, on the meta batch.
+
+    Args:
+        num_classes: Number of classes K of the primary task.
+        subclasses: psi, into how many sub-classes each class is split: one number, or one for each class.
+        aux_num_classes: Number of classes of each human auxiliary task.
+        aux_task: Which column of the batch's ``aux_labels`` the labels ``human`` are.
+        backbone: A timm model name, or ``tiny``.
+        weights: ``none``, ``imagenet``, or the path of a checkpoint; for the network, not for the generator.
+        labels: ``maxl``; for comparison ``human``, ``random`` (fixed for each image), ``kmeans`` (clusters of the
+            images at 8 x 8 cells inside of each class, fixed for each image) and ``none``, plain training.
+        generator: ``features``, a head on the network's features, or the name of a network of its own.
+        schedule: ``interleaved``, ``alternating`` or ``alternating_epochs``.
+        meta_batch: Where the primary loss is to fall: in the ``next`` batch, the ``same``, or in ``held_out`` images
+            of the same batch, which never train the network.
+        held_out_fraction: Share of the training images that are held out for that.
+        generator_every: The generator learns every so many steps of the network.
+        method: ``forward_mode``, exact; ``finite_difference``, about that; ``unrolled``, double backward, exact and
+            slow, for ``alternating`` schedules.
+        meta_gradient: ``normalised``: the derivative by the labels has root mean square 1 for an image; ``clipped``: at
+            most 1; ``raw``.
+        entropy_weight: Weight of the negative entropy of the mean label, against collapse.
+        balance: What keeps the labels from collapsing: that ``entropy``, or ``sinkhorn``, equal shares by construction.
+        temperature: Of the generated labels.
+        loss: Of the auxiliary task: ``focal`` or ``cross_entropy``.
+        aux_weight: Weight of the auxiliary loss.
+        generator_lr: Learning rate of the generator's optimiser, Adam.
+        generator_weight_decay: Its weight decay.
+        warm_start: ``kmeans``: in the first epoch the labels are those of ``kmeans``, and the generator learns them.
+        gradient_clip_norm: Greatest norm of the network's gradient; the derivative sees through the clipping.
+        accumulate_batches: Batches for each step of the network.
+        frozen_preconditioner: Whether Adam's second moment counts as a constant: cheaper, and not exact.
+        lookahead_every: How often the loss ahead is logged, in batches; 0 is never.
+        lr: Learning rate of the default optimiser, AdamW.
+        weight_decay: Weight decay of the default optimiser.
+        warmup_epochs: Linear warm-up of the learning rate before its cosine, in epochs.
+        optimizer: Replaces the default optimiser; SGD, Adam or AdamW of torch where labels are generated.
+        scheduler: Replaces the default schedule, for both networks.
+
+    Raises:
+        PriorError: If options do not fit together.
+
+    >>> model = MAXL(num_classes=2, subclasses=3)
+    >>> batch = {"image": torch.zeros(2, 3, 32, 32), "label": torch.tensor([0, 1]), "index": torch.arange(2)}
+    >>> model.auxiliary_labels(batch).shape
+    torch.Size([2, 6])
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 2,
+        subclasses: int | list[int] = 5,
+        aux_num_classes: Sequence[int] = (),
+        aux_task: int = 0,
+        backbone: str = "tiny",
+        weights: str = "none",
+        labels: Labels = "maxl",
+        generator: str = "features",
+        schedule: Schedule = "interleaved",
+        meta_batch: MetaBatch = "next",
+        held_out_fraction: float = 0.2,
+        generator_every: int = 5,
+        method: MetaMethod = "forward_mode",
+        meta_gradient: MetaGradient = "normalised",
+        entropy_weight: float = 0.2,
+        balance: Balance = "entropy",
+        temperature: float = 1.0,
+        loss: Literal["focal", "cross_entropy"] = "focal",
+        aux_weight: float = 1.0,
+        generator_lr: float = 1e-3,
+        generator_weight_decay: float = 5e-4,
+        warm_start: Literal["none", "kmeans"] = "none",
+        gradient_clip_norm: float | None = None,
+        accumulate_batches: int = 1,
+        frozen_preconditioner: bool = False,
+        lookahead_every: int = 0,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup_epochs: float = 0.0,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(num_classes, weights, lr, weight_decay, warmup_epochs, optimizer, scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"])
+        self.automatic_optimization = False
+        self.labels, self.schedule, self.meta_batch, self.method = labels, schedule, meta_batch, method
+        self.aux_task, self.held_out_fraction, self.generator_every = aux_task, held_out_fraction, generator_every
+        self.meta_gradient, self.frozen_preconditioner = meta_gradient, frozen_preconditioner
+        self.entropy_weight = entropy_weight if balance == "entropy" else 0.0
+        self.gamma, self.aux_weight = 2.0 if loss == "focal" else 0.0, aux_weight
+        self.generator_lr, self.generator_weight_decay = generator_lr, generator_weight_decay
+        self.warm_start, self.lookahead_every = warm_start, lookahead_every
+        self.gradient_clip_norm, self.accumulate_batches = gradient_clip_norm, accumulate_batches
+        self._check_options(temperature)
+        self.aux_classes, self.sub_classes = auxiliary_classes(
+            labels, num_classes, subclasses, aux_num_classes, aux_task
+        )
+        self.classifier = Classifier(num_classes, backbone)
+        features = self.classifier.backbone.num_features
+        self.auxiliary_head: nn.Linear | None = None
+        self.generator: LabelGenerator | None = None
+        with torch.random.fork_rng(devices=[]):  # what is drawn afterwards is the same as without auxiliary labels
+            self._seed = int(torch.randint(2**31, ()))
+            if labels != "none":
+                self.auxiliary_head = nn.Linear(features, self.aux_classes)
+            if labels == "maxl":
+                own = {"num_features": features} if generator == "features" else {"backbone": generator}
+                self.generator = LabelGenerator(self.sub_classes, balance=balance, temperature=temperature, **own)
+        self.observed: dict[str, Tensor] = {}
+        self._clusters: dict[str, Tensor] | None = None
+        self._scheduled = "step"
+        self._inner: list[InnerBatch] = []
+        self._pending: tuple[list[InnerBatch], InnerStep] | None = None
+        self._previous: Part | None = None
+
+    # ---------------------------------------------------------------- what the base asks for
+
+    def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Classifies images (B, 3, H, W) to logits (B, K) and class activation maps (B, K, h, w)."""
+        logits, cam = self.classifier(image)
+        return logits, cam
+
+    def step(self, batch: PriorBatch) -> PriorStep:
+        """The loss of a batch with the auxiliary labels as the generator makes them now."""
+        outputs = self.network(batch["image"])
+        primary = F.cross_entropy(outputs.logits, batch["label"])
+        if self.auxiliary_head is None:
+            return PriorStep(primary, outputs.logits, {})
+        with torch.no_grad():
+            labels = self._labels(batch, outputs.features)[1]
+        auxiliary = self._auxiliary_loss(outputs, labels, 1.0)
+        return PriorStep(primary + auxiliary, outputs.logits, {"primary": primary, "auxiliary": auxiliary})
+
+    def load_initial_weights(self) -> None:
+        """Loads those of the network; a generator of the same architecture would start from them too otherwise."""
+        if self.weights != "none":
+            rank_zero_info(str(self.classifier.backbone.load(self.weights)))
+
+    def parameter_groups(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """The network with its auxiliary head; the generator has an optimiser of its own."""
+        layers = [parameter for layer in self.classifier.backbone.layers() for parameter in layer]
+        heads = [self.classifier.head, *([] if self.auxiliary_head is None else [self.auxiliary_head])]
+        return [(1.0, [parameter for head in heads for parameter in head.parameters()] + layers)]
+
+    def configure_optimizers(self) -> Any:
+        """The base's optimiser and schedule for the network; Adam for the generator, whose rate follows in proportion.
+
+        Raises:
+            PriorError: If steps of the optimiser cannot be looked through.
+        """
+        chosen = cast(dict[str, Any], super().configure_optimizers())
+        optimizer, scheduler = chosen["optimizer"], chosen["lr_scheduler"]["scheduler"]
+        self._scheduled = chosen["lr_scheduler"].get("interval", "epoch")
+        if self.generator is None:
+            return [optimizer], [{"scheduler": scheduler, "interval": self._scheduled}]
+        try:
+            update_rules(self.network, optimizer)
+        except (TypeError, ValueError) as error:
+            raise PriorError(f"labels maxl: {error}") from error
+        generator = torch.optim.Adam(
+            self.generator.parameters(), lr=self.generator_lr, weight_decay=self.generator_weight_decay
+        )
+        return [optimizer, generator], [{"scheduler": scheduler, "interval": self._scheduled}]
+
+    def schedule_lengths(self) -> tuple[float, float]:
+        """Optimiser steps of the warm-up and of the whole training, of several batches each where so asked for."""
+        warmup, total = super().schedule_lengths()
+        if self.accumulate_batches > 1:
+            self.trainer.fit_loop.setup_data()
+            epochs, most = self.trainer.max_epochs, self.trainer.max_steps
+            steps = math.ceil(self.trainer.num_training_batches / self.accumulate_batches)
+            limits = [steps * epochs] if epochs is not None and epochs > 0 else []
+            total = min(limits + ([most] if most >= 0 else []), default=math.inf)
+        return warmup / self.accumulate_batches, total
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuses what would be refused later, and without naming the option to use instead.
+
+        Raises:
+            PriorError: If the Trainer shall do what manual optimisation does itself, or shards the network.
+        """
+        trainer = self.trainer
+        if trainer.gradient_clip_val:
+            raise PriorError("MAXL clips by itself: set model.gradient_clip_norm, not trainer.gradient_clip_val")
+        if trainer.accumulate_grad_batches != 1:
+            raise PriorError(
+                "MAXL accumulates by itself: set model.accumulate_batches, not trainer.accumulate_grad_batches"
+            )
+        refuse_sharding(trainer.strategy)
+        return []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the labels that are fixed for the run; they are no buffers, since an average of them means nothing."""
+        checkpoint["maxl"] = {"seed": self._seed, "clusters": self._clusters}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the labels that are fixed for the run from the checkpoint."""
+        super().on_load_checkpoint(checkpoint)
+        self._seed, self._clusters = checkpoint["maxl"]["seed"], checkpoint["maxl"]["clusters"]
+
+    def on_train_start(self) -> None:
+        """Finds the clusters where they are needed, and checks that there is something to learn from.
+
+        Raises:
+            PriorError: If an epoch has no next batch.
+        """
+        if process_count() > 1 and self.method == "unrolled":
+            raise PriorError("method unrolled is for one process; forward_mode gives the same, for any number")
+        steps = math.ceil(self.trainer.num_training_batches / self.accumulate_batches)
+        if self.generator is not None and self.meta_batch == "next" and steps < 2 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise PriorError("an epoch of one step has no next batch for the generator; set meta_batch to same")
+        if "kmeans" in (self.labels, self.warm_start) and self._clusters is None:
+            self._clusters = self._find_clusters()
+
+    def on_train_epoch_start(self) -> None:
+        """Epochs begin alike, whether the last one ended just now or in a checkpoint."""
+        self._forget()
+
+    def on_train_epoch_end(self) -> None:
+        """Lets go of the last step, and steps a schedule that follows the validation loss."""
+        self._forget()
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            if "val/loss" not in self.trainer.callback_metrics:
+                raise PriorError("the schedule follows val/loss, but there was no validation")
+            scheduler.step(self.trainer.callback_metrics["val/loss"])
+
+    # ---------------------------------------------------------------- labels
+
+    @property
+    def network(self) -> TwoTasks:
+        """The classifier with the auxiliary head, as one module; its parameters are those of this one."""
+        return TwoTasks(self.classifier, self.auxiliary_head)
+
+    def auxiliary_labels(self, batch: PriorBatch) -> Tensor:
+        """The labels that the auxiliary head is trained on.
+
+        Args:
+            batch: Images, with ``aux_labels`` where the labels are ``human``.
+
+        Returns:
+            (B, A) float32 or float64, without a graph; a row of zeros is no label. No buffer is changed.
+        """
+        with torch.no_grad():
+            if self.generator is None or self._warming:
+                return self.fixed_labels(batch)
+            image = batch["image"]
+            shared = self.generator.backbone is None
+            inputs = untouched(self.classifier.backbone, image) if shared else image
+            labels: Tensor = untouched(self.generator, inputs, batch["label"])
+            return labels
+
+    def fixed_labels(self, batch: PriorBatch) -> Tensor:
+        """The labels (B, A) that do not come from the generator, one-hot or zero: human, random or clusters."""
+        if self.labels == "none":
+            return batch["image"].new_zeros(len(batch["label"]), 0)
+        if self.labels == "human":
+            number = batch["aux_labels"][:, self.aux_task]
+        elif self.labels == "random":
+            counts = torch.tensor(self.sub_classes, device=batch["label"].device)
+            drawn = hashed_uniform(batch["index"], self._seed) * counts[batch["label"]]
+            number = (counts.cumsum(0) - counts)[batch["label"]] + drawn.long()
+        else:
+            number = self._cluster_of(batch)
+        labels = F.one_hot(number.clamp(min=0), self.aux_classes) * (number >= 0)[:, None]
+        return labels.to(torch.promote_types(self.classifier.head.weight.dtype, torch.float32))
+
+    @property
+    def _warming(self) -> bool:
+        """Whether the generator is being shown the clusters."""
+        return self.warm_start == "kmeans" and self.generator is not None and self.current_epoch == 0
+
+    def _labels(self, batch: PriorBatch, features: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The generator's logits (B, A), if there is one, and the labels (B, A)."""
+        if self.generator is None:
+            return None, self.fixed_labels(batch)
+        logits = self.generator.logits(features if self.generator.backbone is None else batch["image"])
+        return logits, self.generator.labels(logits, batch["label"])
+
+    def _cluster_of(self, batch: PriorBatch) -> Tensor:
+        """The cluster (B,) of each image; the nearest for images that are not of the training."""
+        if self._clusters is None:
+            raise PriorError("there are no clusters yet: they are found when the training starts")
+        index, number, centres = (self._clusters[name].to(self.device) for name in ("index", "number", "centres"))
+        place = torch.searchsorted(index, batch["index"]).clamp(max=len(index) - 1)
+        nearest = clusters_in_classes(thumbnails(batch["image"]), batch["label"], centres, self.sub_classes)
+        return torch.where(index[place] == batch["index"], number[place], nearest)
+
+    def _find_clusters(self) -> dict[str, Tensor]:
+        """Clusters of all training images, as the loader's data set gives them once."""
+        loader = self.trainer.train_dataloader
+        if not isinstance(loader, DataLoader):
+            raise PriorError("the clusters of kmeans need one training loader")
+        with isolate_rng():
+            torch.manual_seed(self._seed)
+            every = DataLoader(loader.dataset, 256, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
+            seen = [(batch["index"], batch["label"], thumbnails(batch["image"])) for batch in every]
+        index, label, points = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        centres = cluster_classes(points, label, self.sub_classes, self._seed)
+        number = clusters_in_classes(points, label, centres, self.sub_classes)
+        order = index.argsort()
+        found = {"index": index[order], "number": number[order], "centres": centres}
+        return {name: those_of_the_first_process(value.to(self.device)) for name, value in found.items()}
+
+    # ---------------------------------------------------------------- the training step
+
+    def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
+        """One step of the network, and where it is due one of the generator."""
+        require(batch, [("aux_labels",)] if self.labels == "human" else [], by="MAXL with labels human")
+        self.epochs_done = self.current_epoch + batch_idx / self.trainer.num_training_batches
+        self.observed = {}
+        train, meta = self._parts(batch)
+        if self.schedule == "alternating_epochs" and self.generator is not None and self.current_epoch % 2 == 1:
+            step = self._look_ahead(train, meta, batch_idx, counted=True)
+            self._follow_schedule()
+        else:
+            step = self._train_network(train, meta, batch_idx)
+        self.log_step(train.batch, step)
+        logged = {f"train/{name}": value for name, value in self.observed.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(step.logits), sync_dist=True)
+        return step.loss.detach()
+
+    def _train_network(self, train: Part, meta: Part, batch_idx: int) -> PriorStep:
+        window, place = divmod(batch_idx, self.accumulate_batches)
+        ends = place == self.accumulate_batches - 1 or self.trainer.is_last_batch
+        due = self.generator is not None and not self._warming and window % self.generator_every == 0
+        captures = due and self.schedule == "interleaved"
+        if self._previous is not None:
+            self._look_ahead(self._previous, train, batch_idx)
+            self._previous = None
+        state = RandomState(self.device) if captures else None
+        outputs = self.network(train.batch["image"])
+        primary = train.share * F.cross_entropy(outputs.logits, train.batch["label"])
+        v = None
+        if self._pending is not None:
+            (inner, step), self._pending = self._pending, None
+            v = self._gradients(primary, retain_graph=True)
+            self._look_back(inner, step, v, train, primary, batch_idx)
+        terms = {"primary": primary} if self.auxiliary_head is not None else {}
+        loss = primary
+        if self.auxiliary_head is not None:
+            with torch.set_grad_enabled(captures or self._warming):
+                logits, labels = self._labels(train.batch, outputs.features)
+            if state is not None and logits is not None:
+                self._inner.append(InnerBatch(train, state, logits, labels))
+            if self._warming and logits is not None:
+                labels = self._show_clusters(train.batch, logits, labels)
+            terms["auxiliary"] = self._auxiliary_loss(outputs, labels.detach(), train.share)
+            loss = primary + terms["auxiliary"]
+            self._observe_labels(labels)
+        self._add_gradients(loss if v is None else terms["auxiliary"], v)
+        if ends:
+            self._end_window(train, meta, batch_idx, due)
+        return PriorStep(loss, outputs.logits, terms)
+
+    def _end_window(self, train: Part, meta: Part, batch_idx: int, due: bool) -> None:
+        """The network's step, and what may follow from it at once."""
+        step, inner = self._step_network(self._inner), self._inner
+        self._inner = []
+        if step is not None and self.meta_batch == "next":
+            self._pending = inner, step
+        elif step is not None:
+            v, after = self._primary_gradient(dict(self.network.named_parameters()), meta)
+            self._look_back(inner, step, v, meta, after, batch_idx)
+        if due and self.schedule == "alternating":
+            if self.meta_batch == "next":
+                self._previous = train
+            else:
+                self._look_ahead(train, meta, batch_idx)
+        self._follow_schedule()
+
+    def _parts(self, batch: PriorBatch) -> tuple[Part, Part]:
+        """The images that train the network, and those on which the primary loss is to fall."""
+        if self.generator is None or self.meta_batch != "held_out":
+            return Part(batch, 1.0), Part(batch, 1.0)
+        held_out = hashed_uniform(batch["index"], HELD_OUT) < self.held_out_fraction
+        return part_of(batch, ~held_out), part_of(batch, held_out)
+
+    def _auxiliary_loss(self, outputs: TaskOutputs, labels: Tensor, share: float | Tensor) -> Tensor:
+        """The weighted loss of the auxiliary head, the mean over the images that have a label."""
+        if self.labels == "human":
+            labelled = total_over_processes(labels.sum()).clamp(min=1)
+            share = len(labels) * process_count() / labelled
+        return share * self.aux_weight * soft_label_loss(self._losses(outputs), labels)
+
+    def _losses(self, outputs: TaskOutputs) -> Tensor:
+        """What each auxiliary class would cost each image, (B, A)."""
+        return per_class_losses(outputs.auxiliary, self.gamma)
+
+    # ---------------------------------------------------------------- the network's step
+
+    def _gradients(self, loss: Tensor, retain_graph: bool = False) -> dict[str, Tensor]:
+        """The gradient on the network, without loss scale, averaged over all processes."""
+        found = named_gradients(loss * self._loss_scale, self.network, retain_graph)
+        if self._loss_scale != 1:
+            found = {name: gradient / self._loss_scale for name, gradient in found.items()}
+        return mean_gradients(found)
+
+    def _add_gradients(self, loss: Tensor | None, primary: dict[str, Tensor] | None) -> None:
+        """Adds the gradient of a batch to those of the step; where the primary one is known, the loss is the rest."""
+        gradients = {} if loss is None else self._gradients(loss)
+        if primary is not None:
+            self.observed["cosine"] = shared_cosine(primary, gradients)
+            for name, gradient in primary.items():
+                gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        for name, parameter in self.network.named_parameters():
+            if name in gradients:
+                share = gradients[name] / self.accumulate_batches if self.accumulate_batches > 1 else gradients[name]
+                parameter.grad = share if parameter.grad is None else parameter.grad + share
+
+    def _step_network(self, inner: list[InnerBatch]) -> InnerStep | None:
+        """Clips and steps; if there are batches to look back at, gives the step that can be looked through."""
+        optimizer = self._optimizer(0)
+        parameters = {name: p for name, p in self.network.named_parameters() if p.grad is not None}
+        gradients = {name: cast(Tensor, p.grad) for name, p in parameters.items()}
+        factor = self._clip(gradients)
+        step = None
+        if inner and self._usable(gradients):
+            step = InnerStep(self.network, optimizer.optimizer, gradients, factor, self.frozen_preconditioner)
+        if self._loss_scale != 1:  # which the precision plug-in takes off again
+            for gradient in gradients.values():
+                gradient *= self._loss_scale
+        optimizer.step()
+        optimizer.zero_grad()
+        return step
+
+    def _clip(self, gradients: Mapping[str, Tensor]) -> Tensor | None:
+        """Shortens the gradients in place; gives the factor that they were multiplied by."""
+        if self.gradient_clip_norm is None:
+            return None
+        factor = (self.gradient_clip_norm / (global_norm(gradients) + 1e-6)).clamp(max=1)
+        for gradient in gradients.values():
+            gradient *= factor
+        return factor
+
+    def _follow_schedule(self) -> None:
+        """Steps the network's schedule; the generator's learning rate follows in proportion."""
+        scheduler = self.lr_schedulers()
+        if not isinstance(scheduler, ReduceLROnPlateau) and (self._scheduled == "step" or self.trainer.is_last_batch):
+            cast(LRScheduler, scheduler).step()
+        if self.generator is not None:
+            network = self._optimizer(0).optimizer
+            factor = network.param_groups[0]["lr"] / network.defaults["lr"]
+            self._optimizer(1).param_groups[0]["lr"] = self.generator_lr * factor
+
+    # ---------------------------------------------------------------- the generator's step
+
+    def _look_back(
+        self, inner: list[InnerBatch], step: InnerStep, v: dict[str, Tensor], meta: Part, after: Tensor, batch_idx: int
+    ) -> None:
+        """Looks through a step that was made, at the primary gradient `v` after it."""
+        cotangents = [
+            (batch.part.share * self.aux_weight / len(inner))
+            * step.label_gradient((batch.part.batch["image"],), self._losses, v, cast(Method, self.method), batch.state)
+            for batch in inner
+        ]
+        self._observe_look_ahead(step.parameters, meta, after, batch_idx)
+        self._step_generator(inner, cotangents)
+
+    def _look_ahead(self, train: Part, meta: Part, batch_idx: int, counted: bool = False) -> PriorStep:
+        """Looks through a step that is not made, from where training has got to."""
+        assert self.generator is not None
+        network, optimizer, state = self.network, self._optimizer(0).optimizer, RandomState(self.device)
+        outputs = untouched(network, train.batch["image"])
+        logits, labels = self._labels(train.batch, outputs.features)
+        primary = train.share * F.cross_entropy(outputs.logits, train.batch["label"])
+        auxiliary = self._auxiliary_loss(outputs, labels.detach(), train.share)
+        if self.method == "unrolled":
+            cotangent = self._unrolled(train, meta, labels)
+        else:
+            gradients = self._gradients(primary + auxiliary)
+            factor = self._clip(gradients)
+            step = InnerStep(network, optimizer, gradients, factor, self.frozen_preconditioner, state)
+            after = stepped_parameters(network, optimizer, gradients)
+            v, loss_after = self._primary_gradient({n: p.detach().requires_grad_() for n, p in after.items()}, meta)
+            cotangent = (
+                train.share
+                * self.aux_weight
+                * step.label_gradient((train.batch["image"],), self._losses, v, self.method)
+            )
+            self._observe_look_ahead(step.parameters, meta, loss_after, batch_idx)
+        self._observe_labels(labels)
+        self._step_generator([InnerBatch(train, state, cast(Tensor, logits), labels)], [cotangent], counted)
+        return PriorStep(primary + auxiliary, outputs.logits, {"primary": primary, "auxiliary": auxiliary})
+
+    def _unrolled(self, train: Part, meta: Part, labels: Tensor) -> Tensor:
+        """The derivative by the labels (B, A), by double backward."""
+        label, meta_label = train.batch["label"], meta.batch["label"]
+        return unrolled_label_gradient(
+            self.network,
+            self._optimizer(0).optimizer,
+            (train.batch["image"],),
+            labels,
+            lambda outputs, q: (
+                train.share
+                * (F.cross_entropy(outputs.logits, label) + self.aux_weight * soft_label_loss(self._losses(outputs), q))
+            ),
+            (meta.batch["image"],),
+            lambda outputs: meta.share * F.cross_entropy(outputs.logits, meta_label),
+            self.gradient_clip_norm,
+        )
+
+    def _primary_gradient(self, point: Mapping[str, Tensor], meta: Part) -> tuple[dict[str, Tensor], Tensor]:
+        """The gradient of the primary loss at a point, averaged over all processes, and the loss."""
+        outputs = untouched(self.network, meta.batch["image"], point=point)
+        loss = meta.share * F.cross_entropy(outputs.logits, meta.batch["label"])
+        wanted = {name: p for name, p in point.items() if p.requires_grad}
+        found = torch.autograd.grad(loss * self._loss_scale, list(wanted.values()), allow_unused=True)
+        named = {name: g / self._loss_scale for name, g in zip(wanted, found, strict=True) if g is not None}
+        return mean_gradients(named), loss
+
+    def _step_generator(self, inner: Sequence[InnerBatch], cotangents: Sequence[Tensor], counted: bool = False) -> None:
+        """The generator's step, from the derivatives by the labels of some batches."""
+        assert self.generator is not None
+        logits, labels = [batch.logits for batch in inner], [batch.labels for batch in inner]
+        masks = [self.generator.mask[batch.part.batch["label"]] for batch in inner]
+        asked = scaled_cotangents(cotangents, masks, self.meta_gradient)
+        total = list(torch.autograd.grad(labels, logits, asked, retain_graph=True))
+        self.observed["meta_gradient_norm"] = joint_norm(total)
+        if self.entropy_weight:
+            slope = self.entropy_weight * entropy_cotangent(labels)
+            spread = torch.autograd.grad(labels, logits, [slope.expand_as(batch) for batch in labels])
+            self.observed["entropy_gradient_norm"] = joint_norm(spread)
+            total = [first + second for first, second in zip(total, spread, strict=True)]
+        self._move_generator(logits, total, counted)
+
+    def _show_clusters(self, batch: PriorBatch, logits: Tensor, labels: Tensor) -> Tensor:
+        """Has the generator learn the clusters; gives them."""
+        clusters = self.fixed_labels(batch)
+        loss = -(clusters * labels.clamp(min=1e-12).log()).sum(1).mean()
+        self._move_generator([logits], torch.autograd.grad(loss, logits), counted=False)
+        return clusters
+
+    def _move_generator(self, logits: Sequence[Tensor], cotangents: Sequence[Tensor], counted: bool) -> None:
+        """Steps past Lightning, which would count the step, and update the loss scale a second time in a batch."""
+        assert self.generator is not None
+        gradients = generator_gradients(self.generator, logits, cotangents, self._loss_scale)
+        optimizer = self._optimizer(1)
+        for name, parameter in self.generator.named_parameters():
+            if name in gradients:
+                parameter.grad = gradients[name] * self._loss_scale if counted else gradients[name]
+        if counted:
+            optimizer.step()
+        elif self._usable(gradients):
+            optimizer.optimizer.step()
+        optimizer.zero_grad()
+
+    # ---------------------------------------------------------------- what is observed, and small things
+
+    def _observe_labels(self, labels: Tensor) -> None:
+        self.observed["label_entropy"] = -label_entropy(mean_label([labels]))
+        self.observed["confidence"] = labels.detach().max(1).values.mean()
+
+    def _observe_look_ahead(self, before: Mapping[str, Tensor], meta: Part, after: Tensor, batch_idx: int) -> None:
+        """Keeps the primary loss before and after a step for the log, without drawing random numbers."""
+        if not self.lookahead_every or batch_idx % self.lookahead_every >= self.generator_every:
+            return
+        with torch.no_grad(), isolate_rng():
+            logits = untouched(self.network, meta.batch["image"], point=before).logits
+            loss = meta.share * F.cross_entropy(logits, meta.batch["label"])
+        self.observed |= {"primary_loss_before": loss, "primary_loss_after": after.detach()}
+
+    def _optimizer(self, number: int) -> LightningOptimizer:
+        """That of the network (0) or of the generator (1)."""
+        optimizers = self.optimizers()
+        return optimizers[number] if isinstance(optimizers, list) else optimizers
+
+    @property
+    def _loss_scale(self) -> float:
+        """What losses are multiplied by under 16-mixed; 1 otherwise."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
+    def _usable(self, gradients: Mapping[str, Tensor]) -> bool:
+        """Whether no gradient has overflowed, which half precision with a loss scale expects to happen."""
+        if self._loss_scale == 1:
+            return True
+        return bool(torch.stack([gradient.isfinite().all() for gradient in gradients.values()]).all())
+
+    def _forget(self) -> None:
+        """Lets go of everything that waits for the next batch."""
+        self._inner, self._pending, self._previous = [], None, None
+
+    def _check_options(self, temperature: float) -> None:
+        """Refuses options that contradict each other.
+
+        Raises:
+            PriorError: With the option's name.
+        """
+        for name in ("generator_every", "accumulate_batches"):
+            if getattr(self, name) < 1:
+                raise PriorError(f"{name} is at least 1, not {getattr(self, name)}")
+        if temperature <= 0:
+            raise PriorError(f"temperature is above 0, not {temperature}")
+        if not 0 < self.held_out_fraction < 1:
+            raise PriorError(f"held_out_fraction is between 0 and 1, not {self.held_out_fraction}")
+        if self.method == "unrolled" and self.schedule == "interleaved":
+            raise PriorError(
+                "method unrolled needs schedule alternating: interleaved looks back at a step already made"
+            )
+        if self.schedule == "alternating_epochs" and self.meta_batch == "next":
+            raise PriorError("schedule alternating_epochs takes meta_batch same or held_out")
+        if self.schedule == "alternating_epochs" and self.accumulate_batches > 1:
+            raise PriorError("schedule alternating_epochs takes accumulate_batches 1")
+
+
+def part_of(batch: PriorBatch, chosen: Tensor) -> Part:
+    """Some images of a batch; if there are none in this process, all of them with a share of zero.
+
+    Args:
+        batch: Tensors that begin with the batch dimension.
+        chosen: (B,) bool.
+
+    >>> batch = {"image": torch.zeros(2, 3, 1, 1), "label": torch.tensor([5, 7]), "index": torch.arange(2)}
+    >>> part_of(batch, torch.tensor([False, True])).batch["label"]
+    tensor([7])
+    """
+    count = chosen.sum()
+    total = total_over_processes(count)
+    if not count:
+        return Part(batch, 0.0)
+    some = cast(PriorBatch, {name: cast(Tensor, value)[chosen] for name, value in batch.items()})
+    return Part(some, (count * process_count() / total).item())
+
+
+def untouched(network: nn.Module, *inputs: Tensor, point: Mapping[str, Tensor] | None = None) -> Any:
+    """What a network says, its buffers, such as running statistics, staying as they are.
+
+    Args:
+        network: Any module.
+        inputs: Its arguments.
+        point: Parameters by name to use instead of its own.
+
+    >>> network = nn.BatchNorm1d(1)
+    >>> _ = untouched(network, torch.randn(4, 1))
+    >>> network.running_mean
+    tensor([0.])
+    """
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    return functional_call(network, {**buffers, **(point or {})}, inputs)
+
+
+def refuse_sharding(strategy: object) -> None:
+    """Raises where a strategy takes the network apart.
+
+    Raises:
+        PriorError: For FSDP, DeepSpeed and tensor parallelism.
+
+    >>> refuse_sharding(FSDPStrategy())
+    Traceback (most recent call last):
+    lightning_priors.errors.PriorError: MAXL needs the whole network in each process: strategy ddp, not FSDPStrategy
+    """
+    if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+        raise PriorError(f"MAXL needs the whole network in each process: strategy ddp, not {type(strategy).__name__}")
