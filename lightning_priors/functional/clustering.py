@@ -1,10 +1,13 @@
 """Labels that are fixed from the start: clusters of what the images look like, and draws by the image's number."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_priors.batch import PriorBatch
 
 STEP = 0x9E3779B97F4A7C15
 STREAM = 0x2545F4914F6CDD1D  # an odd multiplier keeps the streams of different seeds apart
@@ -128,6 +131,59 @@ def clusters_in_classes(points: Tensor, label: Tensor, centres: Tensor, sub_clas
             clusters[own] = first + nearest_centre(points[own], part)
         first += len(part)
     return clusters
+
+
+class Clusters(NamedTuple):
+    """The clusters of the training images, which keep theirs in every view."""
+
+    rows: Tensor
+    """(N,) int64 rows of the data, in rising order."""
+    number: Tensor
+    """(N,) int64, their clusters."""
+    centres: Tensor
+    """(A, D) of their thumbnails."""
+
+    def of(self, index: Tensor, label: Tensor, image: Tensor, sub_classes: Sequence[int]) -> Tensor:
+        """The cluster (B,) of each image; for images that are not of the training, the nearest of their class."""
+        place = torch.searchsorted(self.rows, index).clamp(max=len(self.rows) - 1)
+        nearest = clusters_in_classes(thumbnails(image), label, self.centres, sub_classes)
+        return torch.where(self.rows[place] == index, self.number[place], nearest)
+
+
+def find_clusters(batches: Iterable[PriorBatch], sub_classes: Sequence[int], seed: int) -> Clusters:
+    """Clusters images inside of their primary classes.
+
+    Args:
+        batches: All images, once.
+        sub_classes: Number of sub-classes of each primary class.
+        seed: Of the starting points.
+
+    >>> batch = {"image": torch.rand(2, 3, 8, 8), "label": torch.tensor([1, 0]), "index": torch.tensor([9, 4])}
+    >>> find_clusters([batch], [1, 2], seed=0).rows
+    tensor([4, 9])
+    """
+    seen = [(batch["index"], batch["label"], thumbnails(batch["image"])) for batch in batches]
+    index, label, points = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    centres = cluster_classes(points, label, sub_classes, seed)
+    order = index.argsort()
+    return Clusters(index[order], clusters_in_classes(points, label, centres, sub_classes)[order], centres)
+
+
+def random_sub_classes(index: Tensor, label: Tensor, sub_classes: Sequence[int], seed: int) -> Tensor:
+    """A sub-class (B,) drawn evenly for each image, the same whenever it is asked for.
+
+    Args:
+        index: (B,) int64 rows of the data.
+        label: (B,) int64 primary classes.
+        sub_classes: Number of sub-classes of each primary class.
+        seed: Another seed draws anew.
+
+    >>> random_sub_classes(torch.arange(4), torch.tensor([0, 0, 1, 1]), [1, 3], seed=0)
+    tensor([0, 0, 1, 3])
+    """
+    counts = torch.tensor(list(sub_classes), device=label.device)
+    first = counts.cumsum(0) - counts
+    return first[label] + (hashed_uniform(index, seed) * counts[label]).long()
 
 
 def _starting_points(points: Tensor, count: int, generator: torch.Generator) -> Tensor:

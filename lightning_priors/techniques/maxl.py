@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,64 +13,42 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from lightning_priors.batch import PriorBatch, require
 from lightning_priors.errors import PriorError
-from lightning_priors.functional.clustering import cluster_classes, clusters_in_classes, hashed_uniform, thumbnails
+from lightning_priors.functional.clustering import Clusters, find_clusters, hashed_uniform, random_sub_classes
 from lightning_priors.functional.generator_update import (
     MetaGradient,
-    entropy_cotangent,
     generator_gradients,
-    joint_norm,
     mean_label,
-    scaled_cotangents,
     shared_cosine,
 )
-from lightning_priors.functional.hypergradient import (
-    InnerStep,
-    Method,
-    RandomState,
-    named_gradients,
-    unrolled_label_gradient,
-)
-from lightning_priors.functional.processes import mean_gradients, process_count, total_over_processes
+from lightning_priors.functional.hypergradient import InnerStep, RandomState
+from lightning_priors.functional.processes import process_count, total_over_processes
 from lightning_priors.functional.soft_labels import hierarchy, label_entropy, per_class_losses, soft_label_loss
 from lightning_priors.functional.task_weights import those_of_the_first_process
-from lightning_priors.functional.update_rules import global_norm, stepped_parameters, update_rules
-from lightning_priors.nn import Classifier
+from lightning_priors.functional.update_rules import update_rules
+from lightning_priors.nn.classifier import Classifier
 from lightning_priors.nn.label_generator import Balance, LabelGenerator, TaskOutputs, TwoTasks
+from lightning_priors.nn.label_learning import (
+    InnerBatch,
+    LabelLearner,
+    MetaMethod,
+    Part,
+    clip,
+    network_gradients,
+    part_of,
+    untouched,
+)
 from lightning_priors.techniques.base import PriorModule, PriorStep
 
 Labels = Literal["maxl", "human", "random", "kmeans", "none"]
 Schedule = Literal["interleaved", "alternating", "alternating_epochs"]
 MetaBatch = Literal["next", "same", "held_out"]
-MetaMethod = Literal["forward_mode", "finite_difference", "unrolled"]
 HELD_OUT = 0
 """The seed of the held-out images: the same ones in every run."""
-
-
-class Part(NamedTuple):
-    """Images of a batch that serve one purpose."""
-
-    batch: PriorBatch
-    share: float
-    """What a mean over these images is multiplied by, so that the mean over all processes is that of all images."""
-
-
-@dataclass
-class InnerBatch:
-    """A batch that a step was made with."""
-
-    part: Part
-    state: RandomState
-    """From before the network's forward pass."""
-    logits: Tensor
-    """(B, A) of the generator, with their graph."""
-    labels: Tensor
-    """(B, A), with their graph back to the logits."""
 
 
 def auxiliary_classes(
@@ -238,29 +215,11 @@ class MAXL(PriorModule):
                 own = {"num_features": features} if generator == "features" else {"backbone": generator}
                 self.generator = LabelGenerator(self.sub_classes, balance=balance, temperature=temperature, **own)
         self.observed: dict[str, Tensor] = {}
-        self._clusters: dict[str, Tensor] | None = None
+        self._clusters: Clusters | None = None
         self._scheduled = "step"
         self._inner: list[InnerBatch] = []
         self._pending: tuple[list[InnerBatch], InnerStep] | None = None
         self._previous: Part | None = None
-
-    # ---------------------------------------------------------------- what the base asks for
-
-    def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Classifies images (B, 3, H, W) to logits (B, K) and class activation maps (B, K, h, w)."""
-        logits, cam = self.classifier(image)
-        return logits, cam
-
-    def step(self, batch: PriorBatch) -> PriorStep:
-        """The loss of a batch with the auxiliary labels as the generator makes them now."""
-        outputs = self.network(batch["image"])
-        primary = F.cross_entropy(outputs.logits, batch["label"])
-        if self.auxiliary_head is None:
-            return PriorStep(primary, outputs.logits, {})
-        with torch.no_grad():
-            labels = self._labels(batch, outputs.features)[1]
-        auxiliary = self._auxiliary_loss(outputs, labels, 1.0)
-        return PriorStep(primary + auxiliary, outputs.logits, {"primary": primary, "auxiliary": auxiliary})
 
     def load_initial_weights(self) -> None:
         """Loads those of the network; a generator of the same architecture would start from them too otherwise."""
@@ -322,12 +281,14 @@ class MAXL(PriorModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the labels that are fixed for the run; they are no buffers, since an average of them means nothing."""
-        checkpoint["maxl"] = {"seed": self._seed, "clusters": self._clusters}
+        clusters = None if self._clusters is None else list(self._clusters)
+        checkpoint["maxl"] = {"seed": self._seed, "clusters": clusters}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the labels that are fixed for the run from the checkpoint."""
         super().on_load_checkpoint(checkpoint)
-        self._seed, self._clusters = checkpoint["maxl"]["seed"], checkpoint["maxl"]["clusters"]
+        self._seed, clusters = checkpoint["maxl"]["seed"], checkpoint["maxl"]["clusters"]
+        self._clusters = None if clusters is None else Clusters(*clusters)
 
     def on_train_start(self) -> None:
         """Finds the clusters where they are needed, and checks that there is something to learn from.
@@ -355,13 +316,26 @@ class MAXL(PriorModule):
             if "val/loss" not in self.trainer.callback_metrics:
                 raise PriorError("the schedule follows val/loss, but there was no validation")
             scheduler.step(self.trainer.callback_metrics["val/loss"])
+            self._set_generator_rate()
 
-    # ---------------------------------------------------------------- labels
+    def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Classifies images (B, 3, H, W) to logits (B, K) and class activation maps (B, K, h, w)."""
+        logits, cam = self.classifier(image)
+        return logits, cam
 
     @property
     def network(self) -> TwoTasks:
         """The classifier with the auxiliary head, as one module; its parameters are those of this one."""
         return TwoTasks(self.classifier, self.auxiliary_head)
+
+    @property
+    def learner(self) -> LabelLearner:
+        """How the generator learns."""
+        assert self.generator is not None
+        return LabelLearner(
+            self.network, self.generator, self.gamma, self.aux_weight, self.method, self.meta_gradient,
+            self.entropy_weight, self.frozen_preconditioner, self.gradient_clip_norm, self._loss_scale,
+        )  # fmt: skip
 
     def auxiliary_labels(self, batch: PriorBatch) -> Tensor:
         """The labels that the auxiliary head is trained on.
@@ -375,65 +349,40 @@ class MAXL(PriorModule):
         with torch.no_grad():
             if self.generator is None or self._warming:
                 return self.fixed_labels(batch)
-            image = batch["image"]
-            shared = self.generator.backbone is None
-            inputs = untouched(self.classifier.backbone, image) if shared else image
+            own = self.generator.backbone is not None
+            inputs = batch["image"] if own else untouched(self.classifier.backbone, batch["image"])
             labels: Tensor = untouched(self.generator, inputs, batch["label"])
             return labels
 
     def fixed_labels(self, batch: PriorBatch) -> Tensor:
-        """The labels (B, A) that do not come from the generator, one-hot or zero: human, random or clusters."""
-        if self.labels == "none":
-            return batch["image"].new_zeros(len(batch["label"]), 0)
+        """The labels (B, A) that do not come from the generator, one-hot or zero: human, random or clusters.
+
+        Raises:
+            PriorError: If there are no clusters yet.
+        """
+        index, label = batch["index"], batch["label"]
         if self.labels == "human":
             number = batch["aux_labels"][:, self.aux_task]
         elif self.labels == "random":
-            counts = torch.tensor(self.sub_classes, device=batch["label"].device)
-            drawn = hashed_uniform(batch["index"], self._seed) * counts[batch["label"]]
-            number = (counts.cumsum(0) - counts)[batch["label"]] + drawn.long()
-        else:
-            number = self._cluster_of(batch)
-        labels = F.one_hot(number.clamp(min=0), self.aux_classes) * (number >= 0)[:, None]
-        return labels.to(torch.promote_types(self.classifier.head.weight.dtype, torch.float32))
-
-    @property
-    def _warming(self) -> bool:
-        """Whether the generator is being shown the clusters."""
-        return self.warm_start == "kmeans" and self.generator is not None and self.current_epoch == 0
-
-    def _labels(self, batch: PriorBatch, features: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The generator's logits (B, A), if there is one, and the labels (B, A)."""
-        if self.generator is None:
-            return None, self.fixed_labels(batch)
-        logits = self.generator.logits(features if self.generator.backbone is None else batch["image"])
-        return logits, self.generator.labels(logits, batch["label"])
-
-    def _cluster_of(self, batch: PriorBatch) -> Tensor:
-        """The cluster (B,) of each image; the nearest for images that are not of the training."""
-        if self._clusters is None:
+            number = random_sub_classes(index, label, self.sub_classes, self._seed)
+        elif self.labels == "none":
+            number = torch.full_like(label, -1)
+        elif self._clusters is None:
             raise PriorError("there are no clusters yet: they are found when the training starts")
-        index, number, centres = (self._clusters[name].to(self.device) for name in ("index", "number", "centres"))
-        place = torch.searchsorted(index, batch["index"]).clamp(max=len(index) - 1)
-        nearest = clusters_in_classes(thumbnails(batch["image"]), batch["label"], centres, self.sub_classes)
-        return torch.where(index[place] == batch["index"], number[place], nearest)
+        else:
+            clusters = Clusters(*(part.to(label.device) for part in self._clusters))
+            number = clusters.of(index, label, batch["image"], self.sub_classes)
+        found = number[:, None] == torch.arange(self.aux_classes, device=label.device)
+        return found.to(torch.promote_types(self.classifier.head.weight.dtype, torch.float32))
 
-    def _find_clusters(self) -> dict[str, Tensor]:
-        """Clusters of all training images, as the loader's data set gives them once."""
-        loader = self.trainer.train_dataloader
-        if not isinstance(loader, DataLoader):
-            raise PriorError("the clusters of kmeans need one training loader")
-        with isolate_rng():
-            torch.manual_seed(self._seed)
-            every = DataLoader(loader.dataset, 256, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
-            seen = [(batch["index"], batch["label"], thumbnails(batch["image"])) for batch in every]
-        index, label, points = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        centres = cluster_classes(points, label, self.sub_classes, self._seed)
-        number = clusters_in_classes(points, label, centres, self.sub_classes)
-        order = index.argsort()
-        found = {"index": index[order], "number": number[order], "centres": centres}
-        return {name: those_of_the_first_process(value.to(self.device)) for name, value in found.items()}
-
-    # ---------------------------------------------------------------- the training step
+    def step(self, batch: PriorBatch) -> PriorStep:
+        """The loss of a batch with the auxiliary labels of `auxiliary_labels`; training does more."""
+        outputs = self.network(batch["image"])
+        primary = F.cross_entropy(outputs.logits, batch["label"])
+        if self.auxiliary_head is None:
+            return PriorStep(primary, outputs.logits, {})
+        auxiliary = self._auxiliary_loss(outputs, self.auxiliary_labels(batch), 1.0)
+        return PriorStep(primary + auxiliary, outputs.logits, {"primary": primary, "auxiliary": auxiliary})
 
     def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
         """One step of the network, and where it is due one of the generator."""
@@ -452,53 +401,53 @@ class MAXL(PriorModule):
         return step.loss.detach()
 
     def _train_network(self, train: Part, meta: Part, batch_idx: int) -> PriorStep:
-        window, place = divmod(batch_idx, self.accumulate_batches)
-        ends = place == self.accumulate_batches - 1 or self.trainer.is_last_batch
-        due = self.generator is not None and not self._warming and window % self.generator_every == 0
-        captures = due and self.schedule == "interleaved"
+        """One batch of the network; what waits from the last one comes first, as it needs the weights of now."""
         if self._previous is not None:
-            self._look_ahead(self._previous, train, batch_idx)
-            self._previous = None
-        state = RandomState(self.device) if captures else None
+            previous, self._previous = self._previous, None
+            self._look_ahead(previous, train, batch_idx)
+        due = self._due(batch_idx)
+        state = RandomState(self.device) if due and self.schedule == "interleaved" else None
         outputs = self.network(train.batch["image"])
-        primary = train.share * F.cross_entropy(outputs.logits, train.batch["label"])
-        v = None
+        primary, v = train.primary_loss(outputs), None
         if self._pending is not None:
-            (inner, step), self._pending = self._pending, None
-            v = self._gradients(primary, retain_graph=True)
-            self._look_back(inner, step, v, train, primary, batch_idx)
-        terms = {"primary": primary} if self.auxiliary_head is not None else {}
-        loss = primary
-        if self.auxiliary_head is not None:
-            with torch.set_grad_enabled(captures or self._warming):
-                logits, labels = self._labels(train.batch, outputs.features)
-            if state is not None and logits is not None:
-                self._inner.append(InnerBatch(train, state, logits, labels))
-            if self._warming and logits is not None:
-                labels = self._show_clusters(train.batch, logits, labels)
-            terms["auxiliary"] = self._auxiliary_loss(outputs, labels.detach(), train.share)
-            loss = primary + terms["auxiliary"]
-            self._observe_labels(labels)
-        self._add_gradients(loss if v is None else terms["auxiliary"], v)
-        if ends:
-            self._end_window(train, meta, batch_idx, due)
-        return PriorStep(loss, outputs.logits, terms)
+            (inner, passed), self._pending = self._pending, None
+            v = network_gradients(primary, self.network, self._loss_scale, retain_graph=True)
+            self._look_back(inner, passed, v, train, primary, batch_idx)
+        if self.auxiliary_head is None:
+            step = PriorStep(primary, outputs.logits, {})
+        else:
+            auxiliary = self._auxiliary_loss(outputs, self._labels(train, outputs, state), train.share)
+            step = PriorStep(primary + auxiliary, outputs.logits, {"primary": primary, "auxiliary": auxiliary})
+        self._add_gradients(step.loss if v is None else step.terms["auxiliary"], v)
+        if (batch_idx + 1) % self.accumulate_batches == 0 or self.trainer.is_last_batch:
+            self._end_step(train, meta, batch_idx)
+        return step
 
-    def _end_window(self, train: Part, meta: Part, batch_idx: int, due: bool) -> None:
-        """The network's step, and what may follow from it at once."""
-        step, inner = self._step_network(self._inner), self._inner
-        self._inner = []
-        if step is not None and self.meta_batch == "next":
-            self._pending = inner, step
-        elif step is not None:
-            v, after = self._primary_gradient(dict(self.network.named_parameters()), meta)
-            self._look_back(inner, step, v, meta, after, batch_idx)
-        if due and self.schedule == "alternating":
+    def _end_step(self, train: Part, meta: Part, batch_idx: int) -> None:
+        """The network's step, and what can follow from it at once."""
+        inner, self._inner = self._inner, []
+        passed = self._step_network(capture=bool(inner))
+        if passed is not None and self.meta_batch == "next":
+            self._pending = inner, passed
+        elif passed is not None:
+            v, after = self.learner.primary_gradient(meta)
+            self._look_back(inner, passed, v, meta, after, batch_idx)
+        if self.schedule == "alternating" and self._due(batch_idx):
             if self.meta_batch == "next":
                 self._previous = train
             else:
                 self._look_ahead(train, meta, batch_idx)
         self._follow_schedule()
+
+    def _due(self, batch_idx: int) -> bool:
+        """Whether the generator learns from the step that a batch is part of."""
+        step = batch_idx // self.accumulate_batches
+        return self.generator is not None and not self._warming and step % self.generator_every == 0
+
+    @property
+    def _warming(self) -> bool:
+        """Whether the generator is being shown the clusters."""
+        return self.warm_start == "kmeans" and self.generator is not None and self.current_epoch == 0
 
     def _parts(self, batch: PriorBatch) -> tuple[Part, Part]:
         """The images that train the network, and those on which the primary loss is to fall."""
@@ -507,47 +456,45 @@ class MAXL(PriorModule):
         held_out = hashed_uniform(batch["index"], HELD_OUT) < self.held_out_fraction
         return part_of(batch, ~held_out), part_of(batch, held_out)
 
+    def _labels(self, train: Part, outputs: TaskOutputs, state: RandomState | None) -> Tensor:
+        """The labels (B, A) for training; those of a step that the generator learns from are kept with their graph."""
+        if self.generator is None:
+            labels = self.fixed_labels(train.batch)
+        else:
+            with torch.set_grad_enabled(state is not None or self._warming):
+                logits, labels = self.learner.generated(train.batch, outputs.features)
+            if state is not None:
+                self._inner.append(InnerBatch(train, state, logits, labels))
+            if self._warming:
+                labels = self._show_clusters(train.batch, logits, labels)
+        self._observe_labels(labels)
+        return labels.detach()
+
     def _auxiliary_loss(self, outputs: TaskOutputs, labels: Tensor, share: float | Tensor) -> Tensor:
         """The weighted loss of the auxiliary head, the mean over the images that have a label."""
         if self.labels == "human":
-            labelled = total_over_processes(labels.sum()).clamp(min=1)
-            share = len(labels) * process_count() / labelled
-        return share * self.aux_weight * soft_label_loss(self._losses(outputs), labels)
+            share = len(labels) * process_count() / total_over_processes(labels.sum()).clamp(min=1)
+        return share * self.aux_weight * soft_label_loss(per_class_losses(outputs.auxiliary, self.gamma), labels)
 
-    def _losses(self, outputs: TaskOutputs) -> Tensor:
-        """What each auxiliary class would cost each image, (B, A)."""
-        return per_class_losses(outputs.auxiliary, self.gamma)
-
-    # ---------------------------------------------------------------- the network's step
-
-    def _gradients(self, loss: Tensor, retain_graph: bool = False) -> dict[str, Tensor]:
-        """The gradient on the network, without loss scale, averaged over all processes."""
-        found = named_gradients(loss * self._loss_scale, self.network, retain_graph)
-        if self._loss_scale != 1:
-            found = {name: gradient / self._loss_scale for name, gradient in found.items()}
-        return mean_gradients(found)
-
-    def _add_gradients(self, loss: Tensor | None, primary: dict[str, Tensor] | None) -> None:
+    def _add_gradients(self, loss: Tensor, primary: dict[str, Tensor] | None) -> None:
         """Adds the gradient of a batch to those of the step; where the primary one is known, the loss is the rest."""
-        gradients = {} if loss is None else self._gradients(loss)
+        gradients = network_gradients(loss, self.network, self._loss_scale)
         if primary is not None:
             self.observed["cosine"] = shared_cosine(primary, gradients)
             for name, gradient in primary.items():
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
         for name, parameter in self.network.named_parameters():
             if name in gradients:
-                share = gradients[name] / self.accumulate_batches if self.accumulate_batches > 1 else gradients[name]
-                parameter.grad = share if parameter.grad is None else parameter.grad + share
+                part = gradients[name] / self.accumulate_batches if self.accumulate_batches > 1 else gradients[name]
+                parameter.grad = part if parameter.grad is None else parameter.grad + part
 
-    def _step_network(self, inner: list[InnerBatch]) -> InnerStep | None:
-        """Clips and steps; if there are batches to look back at, gives the step that can be looked through."""
-        optimizer = self._optimizer(0)
-        parameters = {name: p for name, p in self.network.named_parameters() if p.grad is not None}
-        gradients = {name: cast(Tensor, p.grad) for name, p in parameters.items()}
-        factor = self._clip(gradients)
-        step = None
-        if inner and self._usable(gradients):
-            step = InnerStep(self.network, optimizer.optimizer, gradients, factor, self.frozen_preconditioner)
+    def _step_network(self, capture: bool) -> InnerStep | None:
+        """Clips and steps; gives the step to look back at, if so wanted and no gradient has overflowed."""
+        optimizer, network = self._optimizer(0), self.network
+        gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+        factor, step = clip(gradients, self.gradient_clip_norm), None
+        if capture and self._usable(gradients):
+            step = InnerStep(network, optimizer.optimizer, gradients, factor, self.frozen_preconditioner)
         if self._loss_scale != 1:  # which the precision plug-in takes off again
             for gradient in gradients.values():
                 gradient *= self._loss_scale
@@ -555,117 +502,42 @@ class MAXL(PriorModule):
         optimizer.zero_grad()
         return step
 
-    def _clip(self, gradients: Mapping[str, Tensor]) -> Tensor | None:
-        """Shortens the gradients in place; gives the factor that they were multiplied by."""
-        if self.gradient_clip_norm is None:
-            return None
-        factor = (self.gradient_clip_norm / (global_norm(gradients) + 1e-6)).clamp(max=1)
-        for gradient in gradients.values():
-            gradient *= factor
-        return factor
-
-    def _follow_schedule(self) -> None:
-        """Steps the network's schedule; the generator's learning rate follows in proportion."""
-        scheduler = self.lr_schedulers()
-        if not isinstance(scheduler, ReduceLROnPlateau) and (self._scheduled == "step" or self.trainer.is_last_batch):
-            cast(LRScheduler, scheduler).step()
-        if self.generator is not None:
-            network = self._optimizer(0).optimizer
-            factor = network.param_groups[0]["lr"] / network.defaults["lr"]
-            self._optimizer(1).param_groups[0]["lr"] = self.generator_lr * factor
-
-    # ---------------------------------------------------------------- the generator's step
-
     def _look_back(
         self, inner: list[InnerBatch], step: InnerStep, v: dict[str, Tensor], meta: Part, after: Tensor, batch_idx: int
     ) -> None:
-        """Looks through a step that was made, at the primary gradient `v` after it."""
-        cotangents = [
-            (batch.part.share * self.aux_weight / len(inner))
-            * step.label_gradient((batch.part.batch["image"],), self._losses, v, cast(Method, self.method), batch.state)
-            for batch in inner
-        ]
+        """Has the generator learn from a step that was made, the primary gradient after it being `v`."""
+        lesson = self.learner.look_back(inner, step, v)
+        self.observed |= lesson.norms
         self._observe_look_ahead(step.parameters, meta, after, batch_idx)
-        self._step_generator(inner, cotangents)
+        self._step_generator(lesson.gradients)
 
     def _look_ahead(self, train: Part, meta: Part, batch_idx: int, counted: bool = False) -> PriorStep:
-        """Looks through a step that is not made, from where training has got to."""
-        assert self.generator is not None
-        network, optimizer, state = self.network, self._optimizer(0).optimizer, RandomState(self.device)
-        outputs = untouched(network, train.batch["image"])
-        logits, labels = self._labels(train.batch, outputs.features)
-        primary = train.share * F.cross_entropy(outputs.logits, train.batch["label"])
-        auxiliary = self._auxiliary_loss(outputs, labels.detach(), train.share)
-        if self.method == "unrolled":
-            cotangent = self._unrolled(train, meta, labels)
-        else:
-            gradients = self._gradients(primary + auxiliary)
-            factor = self._clip(gradients)
-            step = InnerStep(network, optimizer, gradients, factor, self.frozen_preconditioner, state)
-            after = stepped_parameters(network, optimizer, gradients)
-            v, loss_after = self._primary_gradient({n: p.detach().requires_grad_() for n, p in after.items()}, meta)
-            cotangent = (
-                train.share
-                * self.aux_weight
-                * step.label_gradient((train.batch["image"],), self._losses, v, self.method)
-            )
-            self._observe_look_ahead(step.parameters, meta, loss_after, batch_idx)
-        self._observe_labels(labels)
-        self._step_generator([InnerBatch(train, state, cast(Tensor, logits), labels)], [cotangent], counted)
-        return PriorStep(primary + auxiliary, outputs.logits, {"primary": primary, "auxiliary": auxiliary})
-
-    def _unrolled(self, train: Part, meta: Part, labels: Tensor) -> Tensor:
-        """The derivative by the labels (B, A), by double backward."""
-        label, meta_label = train.batch["label"], meta.batch["label"]
-        return unrolled_label_gradient(
-            self.network,
-            self._optimizer(0).optimizer,
-            (train.batch["image"],),
-            labels,
-            lambda outputs, q: (
-                train.share
-                * (F.cross_entropy(outputs.logits, label) + self.aux_weight * soft_label_loss(self._losses(outputs), q))
-            ),
-            (meta.batch["image"],),
-            lambda outputs: meta.share * F.cross_entropy(outputs.logits, meta_label),
-            self.gradient_clip_norm,
-        )
-
-    def _primary_gradient(self, point: Mapping[str, Tensor], meta: Part) -> tuple[dict[str, Tensor], Tensor]:
-        """The gradient of the primary loss at a point, averaged over all processes, and the loss."""
-        outputs = untouched(self.network, meta.batch["image"], point=point)
-        loss = meta.share * F.cross_entropy(outputs.logits, meta.batch["label"])
-        wanted = {name: p for name, p in point.items() if p.requires_grad}
-        found = torch.autograd.grad(loss * self._loss_scale, list(wanted.values()), allow_unused=True)
-        named = {name: g / self._loss_scale for name, g in zip(wanted, found, strict=True) if g is not None}
-        return mean_gradients(named), loss
-
-    def _step_generator(self, inner: Sequence[InnerBatch], cotangents: Sequence[Tensor], counted: bool = False) -> None:
-        """The generator's step, from the derivatives by the labels of some batches."""
-        assert self.generator is not None
-        logits, labels = [batch.logits for batch in inner], [batch.labels for batch in inner]
-        masks = [self.generator.mask[batch.part.batch["label"]] for batch in inner]
-        asked = scaled_cotangents(cotangents, masks, self.meta_gradient)
-        total = list(torch.autograd.grad(labels, logits, asked, retain_graph=True))
-        self.observed["meta_gradient_norm"] = joint_norm(total)
-        if self.entropy_weight:
-            slope = self.entropy_weight * entropy_cotangent(labels)
-            spread = torch.autograd.grad(labels, logits, [slope.expand_as(batch) for batch in labels])
-            self.observed["entropy_gradient_norm"] = joint_norm(spread)
-            total = [first + second for first, second in zip(total, spread, strict=True)]
-        self._move_generator(logits, total, counted)
+        """Has the generator learn from a step that is not made, from where training has got to."""
+        ahead = self.learner.look_ahead(train, meta, self._optimizer(0).optimizer)
+        self.observed |= ahead.lesson.norms
+        self._observe_labels(ahead.labels)
+        self._observe_look_ahead({}, meta, ahead.after, batch_idx)
+        self._step_generator(ahead.lesson.gradients, counted)
+        terms = {"primary": ahead.primary, "auxiliary": ahead.auxiliary}
+        return PriorStep(ahead.primary + ahead.auxiliary, ahead.outputs.logits, terms)
 
     def _show_clusters(self, batch: PriorBatch, logits: Tensor, labels: Tensor) -> Tensor:
         """Has the generator learn the clusters; gives them."""
+        assert self.generator is not None
         clusters = self.fixed_labels(batch)
         loss = -(clusters * labels.clamp(min=1e-12).log()).sum(1).mean()
-        self._move_generator([logits], torch.autograd.grad(loss, logits), counted=False)
+        (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+        self._step_generator(generator_gradients(self.generator, [logits], [gradient], self._loss_scale))
         return clusters
 
-    def _move_generator(self, logits: Sequence[Tensor], cotangents: Sequence[Tensor], counted: bool) -> None:
-        """Steps past Lightning, which would count the step, and update the loss scale a second time in a batch."""
+    def _step_generator(self, gradients: Mapping[str, Tensor], counted: bool = False) -> None:
+        """Steps past Lightning, which would count the step and update the loss scale once more in a batch.
+
+        Args:
+            gradients: By parameter name.
+            counted: Whether this is the batch's only step, which Lightning has to count.
+        """
         assert self.generator is not None
-        gradients = generator_gradients(self.generator, logits, cotangents, self._loss_scale)
         optimizer = self._optimizer(1)
         for name, parameter in self.generator.named_parameters():
             if name in gradients:
@@ -676,19 +548,32 @@ class MAXL(PriorModule):
             optimizer.optimizer.step()
         optimizer.zero_grad()
 
-    # ---------------------------------------------------------------- what is observed, and small things
+    def _follow_schedule(self) -> None:
+        """Steps the network's schedule; the generator's learning rate follows in proportion."""
+        scheduler = self.lr_schedulers()
+        if not isinstance(scheduler, ReduceLROnPlateau) and (self._scheduled == "step" or self.trainer.is_last_batch):
+            cast(LRScheduler, scheduler).step()
+        self._set_generator_rate()
+
+    def _set_generator_rate(self) -> None:
+        if self.generator is not None:
+            network = self._optimizer(0).optimizer
+            factor = network.param_groups[0]["lr"] / network.defaults["lr"]
+            self._optimizer(1).param_groups[0]["lr"] = self.generator_lr * factor
 
     def _observe_labels(self, labels: Tensor) -> None:
         self.observed["label_entropy"] = -label_entropy(mean_label([labels]))
         self.observed["confidence"] = labels.detach().max(1).values.mean()
 
-    def _observe_look_ahead(self, before: Mapping[str, Tensor], meta: Part, after: Tensor, batch_idx: int) -> None:
+    def _observe_look_ahead(
+        self, before: Mapping[str, Tensor], meta: Part, after: Tensor | None, batch_idx: int
+    ) -> None:
         """Keeps the primary loss before and after a step for the log, without drawing random numbers."""
-        if not self.lookahead_every or batch_idx % self.lookahead_every >= self.generator_every:
+        period = self.generator_every * self.accumulate_batches
+        if after is None or not self.lookahead_every or batch_idx % self.lookahead_every >= period:
             return
         with torch.no_grad(), isolate_rng():
-            logits = untouched(self.network, meta.batch["image"], point=before).logits
-            loss = meta.share * F.cross_entropy(logits, meta.batch["label"])
+            loss = meta.primary_loss(untouched(self.network, meta.batch["image"], point=before))
         self.observed |= {"primary_loss_before": loss, "primary_loss_after": after.detach()}
 
     def _optimizer(self, number: int) -> LightningOptimizer:
@@ -712,6 +597,17 @@ class MAXL(PriorModule):
         """Lets go of everything that waits for the next batch."""
         self._inner, self._pending, self._previous = [], None, None
 
+    def _find_clusters(self) -> Clusters:
+        """Clusters of all training images, as the loader's data set gives them once."""
+        loader = self.trainer.train_dataloader
+        if not isinstance(loader, DataLoader):
+            raise PriorError("the clusters of kmeans need one training loader")
+        with isolate_rng():
+            torch.manual_seed(self._seed)
+            batches = DataLoader(loader.dataset, 256, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
+            clusters = find_clusters(batches, self.sub_classes, self._seed)
+        return Clusters(*(those_of_the_first_process(part.to(self.device)) for part in clusters))
+
     def _check_options(self, temperature: float) -> None:
         """Refuses options that contradict each other.
 
@@ -733,42 +629,6 @@ class MAXL(PriorModule):
             raise PriorError("schedule alternating_epochs takes meta_batch same or held_out")
         if self.schedule == "alternating_epochs" and self.accumulate_batches > 1:
             raise PriorError("schedule alternating_epochs takes accumulate_batches 1")
-
-
-def part_of(batch: PriorBatch, chosen: Tensor) -> Part:
-    """Some images of a batch; if there are none in this process, all of them with a share of zero.
-
-    Args:
-        batch: Tensors that begin with the batch dimension.
-        chosen: (B,) bool.
-
-    >>> batch = {"image": torch.zeros(2, 3, 1, 1), "label": torch.tensor([5, 7]), "index": torch.arange(2)}
-    >>> part_of(batch, torch.tensor([False, True])).batch["label"]
-    tensor([7])
-    """
-    count = chosen.sum()
-    total = total_over_processes(count)
-    if not count:
-        return Part(batch, 0.0)
-    some = cast(PriorBatch, {name: cast(Tensor, value)[chosen] for name, value in batch.items()})
-    return Part(some, (count * process_count() / total).item())
-
-
-def untouched(network: nn.Module, *inputs: Tensor, point: Mapping[str, Tensor] | None = None) -> Any:
-    """What a network says, its buffers, such as running statistics, staying as they are.
-
-    Args:
-        network: Any module.
-        inputs: Its arguments.
-        point: Parameters by name to use instead of its own.
-
-    >>> network = nn.BatchNorm1d(1)
-    >>> _ = untouched(network, torch.randn(4, 1))
-    >>> network.running_mean
-    tensor([0.])
-    """
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    return functional_call(network, {**buffers, **(point or {})}, inputs)
 
 
 def refuse_sharding(strategy: object) -> None:
