@@ -319,6 +319,8 @@ def _create(name: str) -> nn.Module:
             model: nn.Module = timm.create_model(name, num_classes=0, global_pool="", **any_size)
         except TypeError:  # CNNs take no such argument: they accept any size as they are
             continue
+        if name.startswith("vgg"):  # nine tenths of its weights lie behind the feature map, in layers of the old head
+            model.pre_logits = nn.Identity()
         return model
     raise AssertionError("unreachable: the last attempt passes no argument")
 
