@@ -13,6 +13,7 @@ from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.parts import jitter_boxes, paste_maps, peak_boxes, square_boxes
+from lightning_priors.functional.prior_maps import boxes_to_grid
 from lightning_priors.nn import Classifier, Fusion, PartLocator
 from lightning_priors.nn.fusion import FusionKind
 from lightning_priors.techniques.base import PriorModule, PriorStep
@@ -189,6 +190,12 @@ class GlobalLocal(PriorModule):
         """
         whole = self.look_at_whole(image)
         return self.explain_with(image, whole, self.found_crops(image, whole))
+
+    def explain_maps(self, image: Tensor) -> dict[str, Tensor]:
+        """From images (B, 3, H, W) gives the crops that were found, as cover (B, H, W) in [0, 1], for panels."""
+        crops, size = self.found_crops(image, self.look_at_whole(image)), image.shape[2:]
+        boxes = crops.boxes.view(len(image), -1, 4)  # as many in every image
+        return {"part": boxes_to_grid(boxes, torch.ones_like(boxes[..., 0], dtype=torch.bool), size, size)}
 
     def explain_with(self, image: Tensor, whole: Branch, crops: Crops) -> tuple[Tensor, Tensor]:
         """Logits (B, K) and maps (B, K, h, w) from the global branch and given parts."""

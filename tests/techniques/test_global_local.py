@@ -144,6 +144,15 @@ def test_several_parts_are_found(batch) -> None:
     assert module(image).shape == (2, 2)
 
 
+def test_panels_are_told_which_crop_was_found(batch) -> None:
+    module, image = GlobalLocal(crop_size=16).eval(), batch()["image"]
+    with torch.no_grad():
+        part = module.explain_maps(image)["part"]
+        left, top, right, bottom = module.found_crops(image, module.look_at_whole(image)).boxes.clamp(0, 32).unbind(1)
+    torch.testing.assert_close(part.sum((1, 2)), (right - left) * (bottom - top))
+    assert part.shape == (6, 32, 32)
+
+
 def test_an_image_without_a_part_is_left_to_the_global_branch(batch) -> None:
     module, sample = GlobalLocal(fusion="weights", crop_size=16, jitter=0.0).eval(), batch()
     sample["part_valid"][::2] = False
