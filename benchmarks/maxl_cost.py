@@ -1,0 +1,328 @@
+"""What MAXL costs: a training step with generated labels over a step of plain training of the same network.
+
+Every variant is the technique itself in a Trainer of its own. They take turns step by step in one process, so that what
+else happens on the machine meets all alike: a round is one step of each. The ratio is that of the medians; where the
+generator learns from every n-th step, that of the medians of the means over n steps. On a CPU the time is that of the
+processor, all threads together, which other programs do not lengthen; `--clock wall` takes the time of day.
+
+The memory is the most that a process of its own has held in a few cycles of steps, above what it held with the networks
+built, less the optimisers' state: activations, gradients and everything that is kept from one step to the next. Under
+Linux it is the resident memory, on a GPU the allocated one. `--memory-steps` asks instead whether it grows.
+
+"Published" is the schedule of Liu et al. 2019: after each training step a second pass looks ahead and trains the
+generator, by double backward, or by a central difference.
+
+    python benchmarks/maxl_cost.py [--backbone vgg16_bn] [--batch-sizes 100 32] [--rounds 10] [--threads 1]
+        [--device cpu] [--variants ...] [--memory] [--memory-steps 1000]
+"""
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_priors.techniques import MAXL
+
+CLASSES, SUB_CLASSES = 20, 5
+FIRST_STEPS = 5  # caches fill, memory is claimed; a whole cycle, so that the next one begins with it
+EVERY = 5
+
+OURS: dict[str, Any] = {"schedule": "interleaved", "meta_batch": "next", "method": "forward_mode"}
+PUBLISHED: dict[str, Any] = {"schedule": "alternating", "meta_batch": "same", "generator_every": 1, "generator": "own"}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "single task": {"labels": "none"},
+    "human labels, two heads": {"labels": "human", "aux_num_classes": [CLASSES * SUB_CLASSES]},
+    "published, unrolled": PUBLISHED | {"method": "unrolled"},
+    "published, first order": PUBLISHED | {"method": "finite_difference"},
+    "own generator, every step": OURS | {"generator": "own", "generator_every": 1},
+    "own generator, every 5th": OURS | {"generator": "own", "generator_every": EVERY},
+    "feature head, every step": OURS | {"generator": "features", "generator_every": 1},
+    "feature head, every 5th": OURS | {"generator": "features", "generator_every": EVERY},
+    "own generator, every step, differences": OURS
+    | {"generator": "own", "generator_every": 1, "method": "finite_difference"},
+}
+SINGLE = "single task"
+
+
+class Batches(IterableDataset[dict[str, Tensor]]):
+    """A few random batches, again and again: loading costs next to nothing."""
+
+    def __init__(self, count: int, size: int, steps: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.steps = steps
+        self.few = [
+            {
+                "image": torch.randn(count, 3, size, size, generator=generator),
+                "label": torch.randint(CLASSES, (count,), generator=generator),
+                "index": torch.arange(count),
+                "aux_labels": torch.randint(CLASSES * SUB_CLASSES, (count, 1), generator=generator),
+            }
+            for _ in range(3)
+        ]
+
+    def __len__(self) -> int:
+        """How many."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """One after the other."""
+        return (self.few[step % len(self.few)] for step in range(self.steps))
+
+
+class Each(L.Callback):
+    """Calls something before and after each training step."""
+
+    def __init__(self, before: Callable[[], None], after: Callable[[], None]) -> None:
+        self.before, self.after = before, after
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Before a step."""
+        self.before()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After a step."""
+        self.after()
+
+
+def build(name: str, backbone: str) -> MAXL:
+    """The module of a variant."""
+    options = dict(VARIANTS[name])
+    if options.get("generator") == "own":
+        options["generator"] = backbone
+    torch.manual_seed(0)
+    return MAXL(
+        num_classes=CLASSES,
+        subclasses=SUB_CLASSES,
+        backbone=backbone,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4),
+        **options,
+    )
+
+
+def fit(module: MAXL, data: Batches, device: str, each: Each) -> None:
+    """Trains for as many steps as there are batches."""
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator=device,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[each],
+    )
+    trainer.fit(module, DataLoader(data, batch_size=None))
+
+
+class Contestant:
+    """A variant that trains in a thread of its own, one step at a time."""
+
+    def __init__(self, name: str, options: argparse.Namespace, count: int) -> None:
+        self.name = name
+        self.seconds: list[float] = []
+        self._cuda, self._clock = options.device == "cuda", clock(options)
+        self._turn, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._failed: BaseException | None = None
+        self._options, self._count = options, count
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def step(self) -> None:
+        """Has one step made."""
+        self._turn.release()
+        self._done.acquire()
+        if self._failed is not None:
+            raise RuntimeError(f"{self.name} failed") from self._failed
+
+    def finish(self) -> None:
+        """Waits for the end of the training."""
+        self._thread.join()
+
+    def milliseconds(self) -> float:
+        """The median of a step, or of the mean over a cycle of steps."""
+        seconds = self.seconds[FIRST_STEPS:]
+        cycle = VARIANTS[self.name].get("generator_every", 1)
+        means = [fmean(seconds[start : start + cycle]) for start in range(0, len(seconds), cycle)]
+        return 1000 * median(means)
+
+    def _run(self) -> None:
+        options = self._options
+        torch.set_num_threads(options.threads)
+        try:
+            data = Batches(self._count, options.image_size, FIRST_STEPS + options.rounds)
+            fit(build(self.name, options.backbone), data, options.device, Each(self._before, self._after))
+        except BaseException as error:
+            self._failed = error
+            self._done.release()
+
+    def _before(self) -> None:
+        self._turn.acquire()
+        self._start = self._now()
+
+    def _after(self) -> None:
+        self.seconds.append(self._now() - self._start)
+        self._done.release()
+
+    def _now(self) -> float:
+        if self._cuda:
+            torch.cuda.synchronize()
+        return self._clock()
+
+
+def clock(options: argparse.Namespace) -> Callable[[], float]:
+    """What the time is taken with."""
+    wall = options.clock == "wall" or options.device == "cuda"
+    return time.perf_counter if wall else time.process_time
+
+
+def own_bytes(trainer: L.Trainer) -> int:
+    """The size of the optimisers' state."""
+    states = [state for optimizer in trainer.optimizers for state in optimizer.state.values()]
+    return sum(value.nbytes for state in states for value in state.values() if isinstance(value, Tensor))
+
+
+class Resident:
+    """The memory of this process: its resident pages, or what is allocated on the GPU."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device == "cuda"
+
+    def now(self) -> int:
+        """Bytes held at this moment."""
+        return torch.cuda.memory_allocated() if self.cuda else _status("VmRSS")
+
+    def peak(self) -> int:
+        """The most bytes held since `restart`."""
+        return torch.cuda.max_memory_allocated() if self.cuda else _status("VmHWM")
+
+    def restart(self) -> None:
+        """Forgets the peak."""
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(key: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return 1024 * int(line.split()[1])
+
+
+def measure_memory(name: str, options: argparse.Namespace, count: int) -> list[int]:
+    """The peak of each of a few cycles of steps, above the networks and the optimisers' state; in this process."""
+    torch.set_num_threads(options.threads)
+    steps = options.memory_steps or 3 * EVERY
+    memory, peaks, base = Resident(options.device), [], 0
+    module = build(name, options.backbone)
+    data = Batches(count, options.image_size, steps)
+
+    def before() -> None:
+        nonlocal base
+        base = base or memory.now()
+
+    def after() -> None:
+        if (module.trainer.fit_loop.batch_idx + 1) % EVERY == 0:
+            peaks.append(memory.peak() - base - own_bytes(module.trainer))
+            memory.restart()
+
+    memory.restart()
+    fit(module, data, options.device, Each(before, after))
+    return peaks
+
+
+def memory_of(name: str, count: int) -> list[int]:
+    """The same in a process of its own, which gives freed memory back at once."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--memory"]
+    command = [sys.executable, __file__, *arguments, "--measure", name, "--batch-sizes", str(count)]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    peaks: list[int] = json.loads(answer.stdout.splitlines()[-1])
+    return peaks
+
+
+def report_times(options: argparse.Namespace, count: int) -> None:
+    """Prints the table of times."""
+    names = list(dict.fromkeys([SINGLE, *options.variants]))
+    contestants = [Contestant(name, options, count) for name in names]
+    for _ in range(FIRST_STEPS + options.rounds):
+        for contestant in contestants:
+            contestant.step()
+    for contestant in contestants:
+        contestant.finish()
+    single = contestants[0].milliseconds()
+    print(f"\nbatch {count:<34}{'ms':>10}{'ratio':>8}")
+    for contestant in contestants:
+        print(
+            f"{contestant.name:40}{contestant.milliseconds():10.1f}{contestant.milliseconds() / single:8.2f}",
+            flush=True,
+        )
+
+
+def report_memory(options: argparse.Namespace, count: int) -> None:
+    """Prints the table of peaks; of a long run those of its beginning and its end."""
+    print(f"\nbatch {count:<34}{'peak MB':>10}{'ratio':>8}{'first':>8}{'last':>8}")
+    single = 0
+    for name in dict.fromkeys([SINGLE, *options.variants]):
+        peaks = memory_of(name, count)[1:]  # the first cycle loads code
+        single = single or max(peaks)
+        first, last = peaks[0] / 2**20, peaks[-1] / 2**20
+        print(f"{name:40}{max(peaks) / 2**20:10.0f}{max(peaks) / single:8.2f}{first:8.0f}{last:8.0f}", flush=True)
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="vgg16_bn")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[100, 32])
+    parser.add_argument("--rounds", type=int, default=10, help=f"a multiple of {EVERY}")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--clock", choices=["processor", "wall"], default="processor")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--memory", action="store_true", help="measure the memory and not the time")
+    parser.add_argument("--memory-steps", type=int, default=0, help=f"a multiple of {EVERY}, with --memory")
+    parser.add_argument("--measure", choices=list(VARIANTS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rounds % EVERY or options.memory_steps % EVERY:
+        parser.error(f"--rounds and --memory-steps are multiples of {EVERY}")
+    return options
+
+
+def main() -> None:
+    options = parse()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.simplefilter("ignore")  # about loaders and validation: this is no training that anyone wants
+    if options.measure:
+        print(json.dumps(measure_memory(options.measure, options, options.batch_sizes[0])))
+        return
+    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{options.threads} threads"
+    print(f"{options.backbone}, {options.image_size} px, {where}, {options.rounds} rounds")
+    for count in options.batch_sizes:
+        if options.memory:
+            report_memory(options, count)
+        else:
+            report_times(options, count)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The table of what MAXL costs: what its lines mean, and that what it measures is measured."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def cost() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("maxl_cost", REPOSITORY / "benchmarks" / "maxl_cost.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def options(cost: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str):
+    small = ["--backbone", "tiny", "--batch-sizes", "4", "--threads", "1", "--device", "cpu", "--rounds", "5"]
+    monkeypatch.setattr(sys, "argv", ["maxl_cost.py", *small, *arguments])
+    return cost.parse()
+
+
+def test_every_variant_takes_its_turns(cost, monkeypatch, capsys):
+    options(cost, monkeypatch)
+    cost.main()
+    lines = capsys.readouterr().out.splitlines()[3:]
+    assert [line[:40].strip() for line in lines] == list(cost.VARIANTS)
+    assert all(float(line.split()[-2]) > 0 for line in lines)
+    assert lines[0].split()[-1] == "1.00"
+
+
+def test_a_variant_that_fails_is_named(cost, monkeypatch):
+    monkeypatch.setitem(cost.VARIANTS, "wrong", {"generator_every": 0})
+    contestant = cost.Contestant("wrong", options(cost, monkeypatch), 4)
+    with pytest.raises(RuntimeError, match="wrong failed"):
+        contestant.step()
+
+
+def test_cycles_are_averaged_before_the_median(cost):
+    one, every = object.__new__(cost.Contestant), object.__new__(cost.Contestant)
+    one.name, every.name = "single task", "feature head, every 5th"
+    one.seconds = every.seconds = [9.0] * cost.FIRST_STEPS + [2, 1, 1, 1, 1, 3, 1, 1, 1, 1, 2, 1, 1, 1, 1]
+    assert one.milliseconds() == 1000
+    assert every.milliseconds() == pytest.approx(1200)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_the_peak_is_that_of_what_was_held_in_between(cost):
+    memory = cost.Resident("cpu")
+    memory.restart()
+    before = memory.now()
+    held = torch.ones(64, 2**18)  # 64 MiB
+    assert memory.peak() - before > 60 * 2**20
+    del held
+    memory.restart()
+    assert memory.peak() - before < 30 * 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_memory_is_measured_in_a_process_of_its_own(cost, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    options(cost, monkeypatch, "--memory", "--variants", "published, unrolled", "--batch-sizes", "32")
+    cost.main()
+    lines = capsys.readouterr().out.splitlines()[3:]
+    single, published = (float(line.split()[-4]) for line in lines)
+    assert published > 1.3 * single > 0
