@@ -57,14 +57,16 @@ def scaled_cotangents(gradients: Sequence[Tensor], masks: Sequence[Tensor], mode
     Args:
         gradients: (B, A) for each of some batches.
         masks: (B, A) bool, the sub-classes that each image may have.
-        mode: ``normalised``: with root mean square 1 over all sub-classes that the images of all processes may have;
-            ``clipped``: at most 1; ``raw``: as it is.
+        mode: ``normalised``: for each image, times their number, with root mean square 1 over all sub-classes that the
+            images of all processes may have; ``clipped``: at most 1; ``raw``: as it is.
 
     Returns:
         (B, A) for each batch; zeros stay zeros.
 
-    >>> scaled_cotangents([torch.tensor([[3.0, 1.0, 7.0]])], [torch.tensor([[True, True, False]])], "normalised")
-    [tensor([[ 1., -1.,  0.]])]
+    >>> masks = [torch.tensor([[True, True, False], [True, True, False]])]
+    >>> scaled_cotangents([torch.tensor([[3.0, 1.0, 7.0], [5.0, 3.0, 0.0]])], masks, "normalised")
+    [tensor([[ 0.5000, -0.5000,  0.0000],
+            [ 0.5000, -0.5000, -0.0000]])]
     """
     if mode == "raw":
         return list(gradients)
@@ -72,9 +74,10 @@ def scaled_cotangents(gradients: Sequence[Tensor], masks: Sequence[Tensor], mode
     for gradient, mask in zip(gradients, masks, strict=True):
         mean = (gradient * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
         centred.append((gradient - mean) * mask)
-    parts = zip(centred, masks, strict=True)
-    sums = [torch.stack([c.double().square().sum(), m.sum().double(), m.new_tensor(len(m)).double()]) for c, m in parts]
-    squares, entries, images = total_over_processes(torch.stack(sums).sum(0))
+    squares_here = torch.stack([part.double().square().sum() for part in centred]).sum()
+    entries_here = torch.stack([mask.sum() for mask in masks]).sum()
+    counts = torch.stack([squares_here, entries_here, squares_here.new_tensor(sum(map(len, masks)))])
+    squares, entries, images = total_over_processes(counts)
     per_image = images / process_count()
     size = (squares / entries).sqrt() * per_image
     limit = size if mode == "normalised" else size.clamp(min=1)

@@ -137,15 +137,22 @@ class PriorModule(L.LightningModule, ABC):
         require(batch, self.requires, by=type(self).__name__)
         self.epochs_done = self.current_epoch + batch_idx / self.trainer.num_training_batches
         step = self.step(batch)
-        self.log_step(batch, step)
+        self.log_step(step, batch["label"])
         return step.loss
 
-    def log_step(self, batch: PriorBatch, step: PriorStep) -> None:
-        """Logs the loss, the terms and the accuracy of a training step as means over the epoch."""
-        accuracy = (step.logits.detach().argmax(1) == batch["label"]).float().mean()
+    def log_step(self, step: PriorStep, label: Tensor, share: float = 1.0, images: int | None = None) -> None:
+        """Logs the loss, the terms and the accuracy of a training step as means over the epoch.
+
+        Args:
+            step: What the step gave back.
+            label: (B,) of the images that it classified.
+            share: A factor that loss and terms contain and that the accuracy gets too.
+            images: What the batch counts as in the mean; B if not given.
+        """
+        accuracy = share * (step.logits.detach().argmax(1) == label).float().mean()
         logged = {"train/loss": step.loss.detach(), "train/acc": accuracy}
         logged |= {f"train/loss_{name}": value.detach() for name, value in step.terms.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(step.logits), sync_dist=True)
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=images or len(label), sync_dist=True)
 
     def validation_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
         """Evaluates on the image alone; gives the logits (B, K) to the callbacks."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -395,9 +396,10 @@ class MAXL(PriorModule):
             self._follow_schedule()
         else:
             step = self._train_network(train, meta, batch_idx)
-        self.log_step(train.batch, step)
+        images = len(batch["label"])
+        self.log_step(step, train.batch["label"], train.share, images)
         logged = {f"train/{name}": value for name, value in self.observed.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(step.logits), sync_dist=True)
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=images, sync_dist=True)
         return step.loss.detach()
 
     def _train_network(self, train: Part, meta: Part, batch_idx: int) -> PriorStep:
@@ -467,7 +469,7 @@ class MAXL(PriorModule):
                 self._inner.append(InnerBatch(train, state, logits, labels))
             if self._warming:
                 labels = self._show_clusters(train.batch, logits, labels)
-        self._observe_labels(labels)
+        self._observe_labels(labels, train.share)
         return labels.detach()
 
     def _auxiliary_loss(self, outputs: TaskOutputs, labels: Tensor, share: float | Tensor) -> Tensor:
@@ -491,13 +493,12 @@ class MAXL(PriorModule):
     def _step_network(self, capture: bool) -> InnerStep | None:
         """Clips and steps; gives the step to look back at, if so wanted and no gradient has overflowed."""
         optimizer, network = self._optimizer(0), self.network
-        gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+        parameters = {name: p for name, p in network.named_parameters() if p.grad is not None}
+        gradients = {name: cast(Tensor, p.grad) for name, p in parameters.items()}
         factor, step = clip(gradients, self.gradient_clip_norm), None
         if capture and self._usable(gradients):
             step = InnerStep(network, optimizer.optimizer, gradients, factor, self.frozen_preconditioner)
-        if self._loss_scale != 1:  # which the precision plug-in takes off again
-            for gradient in gradients.values():
-                gradient *= self._loss_scale
+        self._scale_up(parameters)
         optimizer.step()
         optimizer.zero_grad()
         return step
@@ -515,7 +516,7 @@ class MAXL(PriorModule):
         """Has the generator learn from a step that is not made, from where training has got to."""
         ahead = self.learner.look_ahead(train, meta, self._optimizer(0).optimizer)
         self.observed |= ahead.lesson.norms
-        self._observe_labels(ahead.labels)
+        self._observe_labels(ahead.labels, train.share)
         self._observe_look_ahead({}, meta, ahead.after, batch_idx)
         self._step_generator(ahead.lesson.gradients, counted)
         terms = {"primary": ahead.primary, "auxiliary": ahead.auxiliary}
@@ -539,10 +540,11 @@ class MAXL(PriorModule):
         """
         assert self.generator is not None
         optimizer = self._optimizer(1)
-        for name, parameter in self.generator.named_parameters():
-            if name in gradients:
-                parameter.grad = gradients[name] * self._loss_scale if counted else gradients[name]
+        parameters = {name: p for name, p in self.generator.named_parameters() if name in gradients}
+        for name, parameter in parameters.items():
+            parameter.grad = gradients[name]
         if counted:
+            self._scale_up(parameters)
             optimizer.step()
         elif self._usable(gradients):
             optimizer.optimizer.step()
@@ -561,9 +563,9 @@ class MAXL(PriorModule):
             factor = network.param_groups[0]["lr"] / network.defaults["lr"]
             self._optimizer(1).param_groups[0]["lr"] = self.generator_lr * factor
 
-    def _observe_labels(self, labels: Tensor) -> None:
+    def _observe_labels(self, labels: Tensor, share: float) -> None:
         self.observed["label_entropy"] = -label_entropy(mean_label([labels]))
-        self.observed["confidence"] = labels.detach().max(1).values.mean()
+        self.observed["confidence"] = share * labels.detach().max(1).values.mean()
 
     def _observe_look_ahead(
         self, before: Mapping[str, Tensor], meta: Part, after: Tensor | None, batch_idx: int
@@ -581,15 +583,26 @@ class MAXL(PriorModule):
         optimizers = self.optimizers()
         return optimizers[number] if isinstance(optimizers, list) else optimizers
 
+    def _scale_up(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Puts the loss scale on the gradients, which the precision plug-in takes off again."""
+        if self._scaler is not None:
+            for parameter in parameters.values():
+                parameter.grad = self._scaler.scale(cast(Tensor, parameter.grad))
+
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        """That of the precision 16-mixed."""
+        plugin = self.trainer.precision_plugin
+        return plugin.scaler if isinstance(plugin, MixedPrecision) else None
+
     @property
     def _loss_scale(self) -> float:
         """What losses are multiplied by under 16-mixed; 1 otherwise."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        return 1.0 if scaler is None else float(scaler.get_scale())
+        return 1.0 if self._scaler is None else self._scaler.get_scale()
 
     def _usable(self, gradients: Mapping[str, Tensor]) -> bool:
         """Whether no gradient has overflowed, which half precision with a loss scale expects to happen."""
-        if self._loss_scale == 1:
+        if self._scaler is None:
             return True
         return bool(torch.stack([gradient.isfinite().all() for gradient in gradients.values()]).all())
 
