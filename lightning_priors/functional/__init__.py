@@ -7,6 +7,8 @@ from lightning_priors.functional.cam import (
     signed_cam,
     upsample,
 )
+from lightning_priors.functional.clustering import hashed_uniform, k_means
+from lightning_priors.functional.generator_update import scaled_cotangents
 from lightning_priors.functional.guidance import (
     attention_loss,
     energy_inside,
@@ -46,8 +48,10 @@ __all__ = [
     "energy_inside",
     "evidence_map",
     "guidance_loss",
+    "hashed_uniform",
     "hierarchy",
     "hierarchy_mask",
+    "k_means",
     "keypoints_to_grid",
     "label_entropy",
     "logits_from_cam",
@@ -57,6 +61,7 @@ __all__ = [
     "per_class_losses",
     "prior_map",
     "resize_to_grid",
+    "scaled_cotangents",
     "signed_cam",
     "sinkhorn",
     "soft_label_loss",
