@@ -39,6 +39,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_priors.functional.batch_norm import LeanBatchNorm
 from lightning_priors.functional.update_rules import global_norm, stepped_parameters, through_clipping, update_rules
 
 Method = Literal["forward_mode", "finite_difference"]
@@ -114,13 +115,14 @@ class InnerStep:
             gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
         self._network, self._random_state = network, random_state
         rules = update_rules(network, optimizer)
-        self._parameters = {n: p.detach().clone() if n in rules else p.detach() for n, p in network.named_parameters()}
-        self._buffers = {name: b.clone() for name, b in network.named_buffers()}
         self._sensitivity = {
-            name: rule.sensitivity(self._parameters[name], gradients[name], frozen_preconditioner)
-            for name, rule in rules.items()
-            if name in gradients
+            name: rules[name].sensitivity(p.detach(), gradients[name], frozen_preconditioner)
+            for name, p in network.named_parameters()
+            if name in rules and name in gradients
         }
+        moving = self._sensitivity
+        self._parameters = {n: p.detach().clone() if n in moving else p.detach() for n, p in network.named_parameters()}
+        self._buffers = {name: b.clone() for name, b in network.named_buffers()}
         self._clip = None
         if clip_factor is not None:
             self._clip = clip_factor, {name: g.detach().clone() for name, g in gradients.items()}
@@ -220,7 +222,7 @@ def forward_mode(
     tensor([[36.]])
     """
     _load_forward_rules()
-    with torch.no_grad(), _differentiable_kernels(parameters), forward_ad.dual_level():
+    with torch.no_grad(), _differentiable_kernels(parameters), forward_ad.dual_level(), LeanBatchNorm():
         point = {name: _dual(p, direction[name]) if name in direction else p for name, p in parameters.items()}
         value, derivative = forward_ad.unpack_dual(losses(_call(network, point, buffers, inputs)))  # type: ignore[no-untyped-call]
         return torch.zeros_like(value) if derivative is None else derivative

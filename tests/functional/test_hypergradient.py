@@ -122,6 +122,14 @@ def test_the_derivative_is_taken_at_the_parameters_of_the_step():
     torch.testing.assert_close(step.label_gradient((image,), per_class_losses, v), before)
 
 
+def test_only_what_the_step_moves_is_copied():
+    network = norm_net()
+    gradients = {name: g for name, g in random_gradients(network, 0).items() if name.startswith("5")}
+    step = InnerStep(network, torch.optim.SGD(network.parameters(), lr=0.1), gradients)
+    copied = {n for n, p in network.named_parameters() if step.parameters[n].data_ptr() != p.data_ptr()}
+    assert copied == {"5.weight", "5.bias"}
+
+
 def test_gradients_of_the_parameters_stay_as_they_are():
     network = norm_net()
     assign(network, random_gradients(network, 5))
