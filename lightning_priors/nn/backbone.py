@@ -16,8 +16,9 @@ from lightning_priors.errors import PriorError, nearest
 from lightning_priors.nn.attention import log_received_attention
 from lightning_priors.nn.tiny import TinyConvNet
 
-FINER_STRIDE = 8
-"""Width in pixels that the cells of the finer feature map have at least; see `Backbone.forward_with_finer`."""
+FINER_STRIDE = 16
+"""Width in pixels that the cells of the finer feature map have at least; see `Backbone.forward_with_finer`. Half of it
+tells where as exactly, but an ImageNet network does not yet know there what it sees: boxes of unknown birds are off."""
 
 
 class WeightsReport(NamedTuple):
@@ -140,7 +141,7 @@ class Backbone(nn.Module):
 
         >>> features, finer = Backbone("resnet18").forward_with_finer(torch.zeros(2, 3, 64, 64))
         >>> features.shape, finer.shape
-        (torch.Size([2, 512, 2, 2]), torch.Size([2, 128, 8, 8]))
+        (torch.Size([2, 512, 2, 2]), torch.Size([2, 256, 4, 4]))
         """
         number, _ = self.finer_stage()
         if isinstance(self.model, TinyConvNet):

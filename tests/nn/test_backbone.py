@@ -123,9 +123,9 @@ def test_frozen_statistics_stay_through_training_mode() -> None:
     ("name", "shape"),
     [
         ("tiny", (128, 8, 8)),
-        ("resnet18", (128, 8, 8)),
-        ("tf_efficientnet_lite0", (40, 8, 8)),
-        ("swin_tiny_patch4_window7_224", (192, 8, 8)),
+        ("resnet18", (256, 4, 4)),
+        ("tf_efficientnet_lite0", (112, 4, 4)),
+        ("swin_tiny_patch4_window7_224", (384, 4, 4)),
         ("vit_tiny_patch16_224", (192, 4, 4)),
     ],
 )
