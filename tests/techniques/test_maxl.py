@@ -457,7 +457,7 @@ def test_what_waits_is_let_go_of_at_the_end(fit_maxl) -> None:
 
 
 def in_half_precision(**options) -> dict[str, object]:
-    scaler = torch.amp.GradScaler("cpu", init_scale=options.pop("scale", 2.0**16), growth_interval=1000)
+    scaler = torch.amp.GradScaler("cpu", init_scale=options.pop("scale", 2.0**10), growth_interval=1000)
     return {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)]}
 
 
