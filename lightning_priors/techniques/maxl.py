@@ -139,7 +139,11 @@ class MAXL(PriorModule):
         gradient_clip_norm: Greatest norm of the network's gradient; the derivative sees through the clipping.
         accumulate_batches: Batches for each step of the network.
         frozen_preconditioner: Whether Adam's second moment counts as a constant: cheaper, and not exact.
-        lookahead_every: How often the loss ahead is logged, in batches; 0 is never.
+        spare_auxiliary: Whether the batch whose primary gradient tells what a step was worth trains the primary task
+            alone. That saves it a backward pass, and frees its graph before the forward-mode pass. Batches that the
+            generator is going to learn from are not spared, so with `generator_every` 1 none is, nor where batches are
+            accumulated.
+        lookahead_every: How often the loss ahead is logged, in batches, and in spared batches ``cosine``; 0 is never.
         lr: Learning rate of the default optimiser, AdamW.
         weight_decay: Weight decay of the default optimiser.
         warmup_epochs: Linear warm-up of the learning rate before its cosine, in epochs.
@@ -182,6 +186,7 @@ class MAXL(PriorModule):
         gradient_clip_norm: float | None = None,
         accumulate_batches: int = 1,
         frozen_preconditioner: bool = False,
+        spare_auxiliary: bool = True,
         lookahead_every: int = 0,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -198,7 +203,7 @@ class MAXL(PriorModule):
         self.entropy_weight = entropy_weight if balance == "entropy" else 0.0
         self.gamma, self.aux_weight = 2.0 if loss == "focal" else 0.0, aux_weight
         self.generator_lr, self.generator_weight_decay = generator_lr, generator_weight_decay
-        self.warm_start, self.lookahead_every = warm_start, lookahead_every
+        self.warm_start, self.spare_auxiliary, self.lookahead_every = warm_start, spare_auxiliary, lookahead_every
         self.gradient_clip_norm, self.accumulate_batches = gradient_clip_norm, accumulate_batches
         self._check_options(temperature)
         self.aux_classes, self.sub_classes = auxiliary_classes(
@@ -410,17 +415,19 @@ class MAXL(PriorModule):
         due = self._due(batch_idx)
         state = RandomState(self.device) if due and self.schedule == "interleaved" else None
         outputs = self.network(train.batch["image"])
-        primary, v = train.primary_loss(outputs), None
+        primary, v, spared = train.primary_loss(outputs), None, False
         if self._pending is not None:
             (inner, passed), self._pending = self._pending, None
-            v = network_gradients(primary, self.network, self._loss_scale, retain_graph=True)
+            spared = self.spare_auxiliary and not due and self.accumulate_batches == 1
+            graph_needed = not spared or self._logs_look_ahead(batch_idx)
+            v = network_gradients(primary, self.network, self._loss_scale, retain_graph=graph_needed)
             self._look_back(inner, passed, v, train, primary, batch_idx)
-        if self.auxiliary_head is None:
-            step = PriorStep(primary, outputs.logits, {})
+        if self.auxiliary_head is None or (spared and not self._logs_look_ahead(batch_idx)):
+            step = PriorStep(primary, outputs.logits, {} if self.auxiliary_head is None else {"primary": primary})
         else:
             auxiliary = self._auxiliary_loss(outputs, self._labels(train, outputs, state), train.share)
             step = PriorStep(primary + auxiliary, outputs.logits, {"primary": primary, "auxiliary": auxiliary})
-        self._add_gradients(step.loss if v is None else step.terms["auxiliary"], v)
+        self._add_gradients(step, v, spared)
         if (batch_idx + 1) % self.accumulate_batches == 0 or self.trainer.is_last_batch:
             self._end_step(train, meta, batch_idx)
         return step
@@ -478,11 +485,16 @@ class MAXL(PriorModule):
             share = len(labels) * process_count() / total_over_processes(labels.sum()).clamp(min=1)
         return share * self.aux_weight * soft_label_loss(per_class_losses(outputs.auxiliary, self.gamma), labels)
 
-    def _add_gradients(self, loss: Tensor, primary: dict[str, Tensor] | None) -> None:
-        """Adds the gradient of a batch to those of the step; where the primary one is known, the loss is the rest."""
-        gradients = network_gradients(loss, self.network, self._loss_scale)
-        if primary is not None:
+    def _add_gradients(self, step: PriorStep, primary: dict[str, Tensor] | None, spared: bool) -> None:
+        """Adds the gradient of a batch to those of the step; where the primary one is known, only the rest is new."""
+        auxiliary = step.terms.get("auxiliary")
+        if primary is None or auxiliary is None:
+            gradients = network_gradients(step.loss, self.network, self._loss_scale) if primary is None else primary
+        else:
+            gradients = network_gradients(auxiliary, self.network, self._loss_scale)
             self.observed["cosine"] = shared_cosine(primary, gradients)
+            if spared:  # it was computed for the log alone
+                gradients = {}
             for name, gradient in primary.items():
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
         for name, parameter in self.network.named_parameters():
@@ -567,12 +579,16 @@ class MAXL(PriorModule):
         self.observed["label_entropy"] = -label_entropy(mean_label([labels]))
         self.observed["confidence"] = share * labels.detach().max(1).values.mean()
 
+    def _logs_look_ahead(self, batch_idx: int) -> bool:
+        """Whether a batch is the first one at which the generator learns since the last log was due."""
+        period = self.generator_every * self.accumulate_batches
+        return bool(self.lookahead_every) and batch_idx % self.lookahead_every < period
+
     def _observe_look_ahead(
         self, before: Mapping[str, Tensor], meta: Part, after: Tensor | None, batch_idx: int
     ) -> None:
         """Keeps the primary loss before and after a step for the log, without drawing random numbers."""
-        period = self.generator_every * self.accumulate_batches
-        if after is None or not self.lookahead_every or batch_idx % self.lookahead_every >= period:
+        if after is None or not self._logs_look_ahead(batch_idx):
             return
         with torch.no_grad(), isolate_rng():
             loss = meta.primary_loss(untouched(self.network, meta.batch["image"], point=before))

@@ -42,7 +42,8 @@ class Noise(Dataset[dict[str, Tensor]]):
 
 def maxl(**options) -> MAXL:
     torch.manual_seed(0)
-    options = {"meta_gradient": "raw", "entropy_weight": ENTROPY, "generator_every": 2, "temperature": 0.7} | options
+    options = {"meta_gradient": "raw", "entropy_weight": ENTROPY, "generator_every": 2, "temperature": 0.7,
+               "spare_auxiliary": False} | options  # fmt: skip
     return MAXL(subclasses=SUB_CLASSES, scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 1000), **options)
 
 
@@ -116,13 +117,13 @@ class Definition:
             parameter.grad = gradient
         self.generator_optimizer.step()
 
-    def step_network(self, train) -> None:
+    def step_network(self, train, spared: bool = False) -> None:
         self.optimizer.zero_grad()
         primary, auxiliary, _ = self.losses(dict(self.network.named_parameters()), train)
-        (primary + auxiliary).backward()
+        (primary if spared else primary + auxiliary).backward()
         self.optimizer.step()
 
-    def train(self, schedule: str, meta_batch: str) -> None:
+    def train(self, schedule: str, meta_batch: str, spare: bool = False) -> None:
         waiting = None
         for number, batch in enumerate(DataLoader(Noise(), BATCH)):
             batch["image"] = batch["image"].double()
@@ -134,7 +135,7 @@ class Definition:
                 self.step_generator(waiting(batch))
             elif waiting is not None:
                 self.step_generator(self.meta_gradient(waiting, batch))
-            waiting, due = None, number % 2 == 0
+            spared, waiting, due = spare and waiting is not None, None, number % 2 == 0
             if schedule == "interleaved" and due:
                 before = copy.deepcopy(self)
                 gradient = lambda meta, before=before, train=train: before.meta_gradient(train, meta)  # noqa: E731
@@ -144,7 +145,7 @@ class Definition:
                 else:
                     self.step_generator(gradient(meta))
                 continue
-            self.step_network(train)
+            self.step_network(train, spared)
             if due and meta_batch == "next":
                 waiting = train
             elif due:
@@ -178,6 +179,19 @@ def test_the_definition_with_other_options(options: dict[str, str]) -> None:
     definition.train(options.get("schedule", "interleaved"), "next")
     fit(module)
     assert greatest_difference(module.generator, definition.generator) < 1e-10
+
+
+@pytest.mark.parametrize("lookahead_every", [0, 2])
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_a_spared_batch_trains_the_primary_task_alone_whatever_is_logged(optimizer: str, lookahead_every: int) -> None:
+    module = maxl(spare_auxiliary=True, lookahead_every=lookahead_every, optimizer=OPTIMIZERS[optimizer], lr=LR)
+    definition, every = Definition(module, optimizer), Definition(module, optimizer)
+    definition.train("interleaved", "next", spare=True)
+    every.train("interleaved", "next")
+    fit(module)
+    assert greatest_difference(definition.network, every.network) > 1e-4
+    assert greatest_difference(module.generator, definition.generator) < 1e-10
+    assert greatest_difference(module.network, definition.network) < 1e-10
 
 
 def test_whole_epochs_in_turn() -> None:
