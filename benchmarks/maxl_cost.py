@@ -53,6 +53,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "own generator, every 5th": OURS | {"generator": "own", "generator_every": EVERY},
     "feature head, every step": OURS | {"generator": "features", "generator_every": 1},
     "feature head, every 5th": OURS | {"generator": "features", "generator_every": EVERY},
+    "feature head, every 5th, none spared": OURS
+    | {"generator": "features", "generator_every": EVERY, "spare_auxiliary": False},
     "own generator, every step, differences": OURS
     | {"generator": "own", "generator_every": 1, "method": "finite_difference"},
 }
