@@ -128,8 +128,9 @@ class MAXL(PriorModule):
             slow, for ``alternating`` schedules.
         meta_gradient: ``normalised``: the derivative by the labels has root mean square 1 for an image; ``clipped``: at
             most 1; ``raw``.
-        entropy_weight: Weight of the negative entropy of the mean label, against collapse.
-        balance: What keeps the labels from collapsing: that ``entropy``, or ``sinkhorn``, equal shares by construction.
+        entropy_weight: Weight of the negative entropy of the mean label where `balance` is ``entropy``.
+        balance: What keeps the labels from collapsing: ``sinkhorn``, equal shares of the batch by construction; or
+            ``entropy``, as published, a loss that soft labels satisfy too which all prefer the same sub-class.
         temperature: Of the generated labels.
         loss: Of the auxiliary task: ``focal`` or ``cross_entropy``.
         aux_weight: Weight of the auxiliary loss.
@@ -176,7 +177,7 @@ class MAXL(PriorModule):
         method: MetaMethod = "forward_mode",
         meta_gradient: MetaGradient = "normalised",
         entropy_weight: float = 0.2,
-        balance: Balance = "entropy",
+        balance: Balance = "sinkhorn",
         temperature: float = 1.0,
         loss: Literal["focal", "cross_entropy"] = "focal",
         aux_weight: float = 1.0,

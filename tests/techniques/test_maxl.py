@@ -309,7 +309,7 @@ def test_what_is_logged(fit_maxl) -> None:
         f"train/{name}" for name in ("loss", "acc", "loss_primary", "loss_auxiliary", "label_entropy", "confidence")
     }
     learned = {f"train/{name}" for name in ("meta_gradient_norm", "entropy_gradient_norm")}
-    logged = {name for name in fit_maxl(maxl()).callback_metrics if name.startswith("train")}
+    logged = {name for name in fit_maxl(maxl(balance="entropy")).callback_metrics if name.startswith("train")}
     assert logged == trained | learned | {"train/cosine"}
     logged = {name for name in fit_maxl(maxl(labels="random")).callback_metrics if name.startswith("train")}
     assert logged == trained
@@ -323,7 +323,7 @@ def test_normalisation_mends_the_balance_of_meta_gradient_and_entropy(fit_maxl) 
     norms = {}
     for mode in ("normalised", "clipped", "raw"):
         torch.manual_seed(0)
-        logged = fit_maxl(maxl(meta_gradient=mode, entropy_weight=0.0)).callback_metrics
+        logged = fit_maxl(maxl(meta_gradient=mode, entropy_weight=0.0, balance="entropy")).callback_metrics
         norms[mode] = logged["train/meta_gradient_norm"]
         assert "train/entropy_gradient_norm" not in logged
     assert norms["raw"] < 0.05 * norms["normalised"]

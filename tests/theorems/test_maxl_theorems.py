@@ -43,7 +43,7 @@ class Noise(Dataset[dict[str, Tensor]]):
 def maxl(**options) -> MAXL:
     torch.manual_seed(0)
     options = {"meta_gradient": "raw", "entropy_weight": ENTROPY, "generator_every": 2, "temperature": 0.7,
-               "spare_auxiliary": False} | options  # fmt: skip
+               "spare_auxiliary": False, "balance": "entropy"} | options  # fmt: skip
     return MAXL(subclasses=SUB_CLASSES, scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 1000), **options)
 
 
