@@ -80,7 +80,7 @@ def _run(plan: Plan, title: str) -> int:
         print(f"\n{text(entries, plan.columns)}\n")
         for name in ("runs.csv", "summary.csv", "summary.md"):
             print(output / name)
-        print(draw_picture(tasks, rows, output))
+        print(draw_picture(tasks, rows, output) or "no picture: the checkpoints of all runs have been deleted")
         for row in rows:
             panels = sorted(Path(row.folder, "panels").glob("*.png"))
             if panels:

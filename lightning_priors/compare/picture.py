@@ -44,8 +44,10 @@ def evenly_chosen(samples: Iterable[PriorSample], number: int) -> list[PriorSamp
 
 
 @less_warnings()
-def draw_picture(tasks: Sequence[Task], rows: Sequence[Row], output: Path, number: int = 4) -> Path:
-    """Draws a few validation images with the evidence of every config's network, of the first seed that all have.
+def draw_picture(tasks: Sequence[Task], rows: Sequence[Row], output: Path, number: int = 4) -> Path | None:
+    """Draws a few validation images with the evidence of every config's network, of the first seed that most have.
+
+    Runs whose checkpoint has been deleted since are left out.
 
     Args:
         tasks: All runs.
@@ -54,9 +56,11 @@ def draw_picture(tasks: Sequence[Task], rows: Sequence[Row], output: Path, numbe
         number: How many images.
 
     Returns:
-        The picture's path.
+        The picture's path; None where no checkpoint is left.
     """
-    finished = {row.key: row for row in rows}
+    finished = {row.key: row for row in rows if Path(row.checkpoint).is_file()}
+    if not finished:
+        return None
     seeds = [task.seed for task in tasks if task.key in finished]
     seed = max(dict.fromkeys(seeds), key=seeds.count)
     shown = [task for task in tasks if task.seed == seed and task.key in finished]

@@ -46,3 +46,7 @@ def test_the_picture_has_a_column_for_each_run(
     assert both[0] > one[0]
     assert both[1] == one[1]
     assert capsys.readouterr() == ("", ""), "what Lightning reports goes to comparison.log"
+    Path(rows[0].checkpoint).unlink()
+    with Image.open(draw_picture(tasks, rows, output)) as picture:
+        assert picture.size == one, "the run whose checkpoint was deleted is left out"
+    assert draw_picture(tasks, rows[:1], output) is None
