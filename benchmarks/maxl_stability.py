@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--generator-lr", type=float, default=1e-3)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     options = parser.parse_args()
-    warnings.filterwarnings("ignore")  # of Lightning, about loaders and deprecations
+    warnings.filterwarnings("ignore")  # Lightning on loaders without workers and on deprecations
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     source = FashionMNIST(str(options.root), groups=GROUPS)
     data = PriorDataModule(source, image_size=32, augmentation="flip", val_fraction=0.02, train_fraction=0.01)
