@@ -2,12 +2,13 @@
 
 from lightning_priors.nn.attention import AttentionBranch
 from lightning_priors.nn.auxiliary_heads import AuxiliaryHeads
-from lightning_priors.nn.backbone import Backbone, WeightsReport
+from lightning_priors.nn.backbone import Backbone
 from lightning_priors.nn.classifier import CAMHead, Classifier
 from lightning_priors.nn.fusion import Fusion
 from lightning_priors.nn.label_generator import LabelGenerator, TwoTasks
 from lightning_priors.nn.part_locator import PartLocator
 from lightning_priors.nn.tiny import TinyConvNet
+from lightning_priors.nn.weights import WeightsReport
 
 __all__ = [
     "AttentionBranch",

@@ -1,12 +1,8 @@
 """The way to timm: an image in, a feature map (B, C, h, w) out, for CNNs and transformers alike."""
 
 import importlib.util
-import os
-import pickle
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,30 +11,11 @@ from lightning_priors.batch import IMAGE_MEAN, IMAGE_STD
 from lightning_priors.errors import PriorError, nearest
 from lightning_priors.nn.attention import log_received_attention
 from lightning_priors.nn.tiny import TinyConvNet
+from lightning_priors.nn.weights import WeightsReport, common_prefix, efficientnet_lite_names, read_state
 
 FINER_STRIDE = 16
 """Width in pixels that the cells of the finer feature map have at least; see `Backbone.forward_with_finer`. Half of it
 tells where as exactly, but an ImageNet network does not yet know there what it sees: boxes of unknown birds are off."""
-
-
-class WeightsReport(NamedTuple):
-    """What became of a weights file."""
-
-    source: str
-    """Where the weights came from."""
-    loaded: int
-    """Entries of the backbone that were filled."""
-    missing: tuple[str, ...]
-    """Entries of the backbone that the file does not have, or has in another shape."""
-    left_out: tuple[str, ...]
-    """Entries of the file that the backbone has no place for, such as a classification head."""
-
-    def __str__(self) -> str:
-        """One line for a log."""
-        return (
-            f"weights from {self.source}: {self.loaded} entries loaded, "
-            f"{_listed(self.missing)} missing, {_listed(self.left_out)} left out"
-        )
 
 
 class Backbone(nn.Module):
@@ -363,105 +340,3 @@ def _imagenet_state(name: str) -> tuple[str, Mapping[str, Tensor]]:
             f"give weights the path of a file{offline}"
         ) from error
     return f"timm ({_pretrained_config(model)['tag'] or name})", model.state_dict()
-
-
-def efficientnet_lite_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the entries of lukemelas' EfficientNet-Lite0 to those of timm's ``tf_efficientnet_lite0``.
-
-    Args:
-        state: The file's entries, with flat block numbers (``_blocks.3._bn1.weight``).
-
-    Returns:
-        The same tensors under timm's names (``blocks.2.0.bn2.weight``).
-
-    >>> list(efficientnet_lite_names({"_blocks.3._bn1.weight": torch.zeros(1), "_fc.bias": torch.zeros(1)}))
-    ['blocks.2.0.bn2.weight', 'classifier.bias']
-    """
-    outer = {
-        "_conv_stem": "conv_stem",
-        "_bn0": "bn1",
-        "_conv_head": "conv_head",
-        "_bn1": "bn2",
-        "_fc": "classifier",
-    }
-    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    later = {
-        "_expand_conv": "conv_pw",
-        "_bn0": "bn1",
-        "_depthwise_conv": "conv_dw",
-        "_bn1": "bn2",
-        "_project_conv": "conv_pwl",
-        "_bn2": "bn3",
-    }
-    repeats = (1, 2, 2, 3, 3, 4, 1)
-    places = [(stage, block) for stage, count in enumerate(repeats) for block in range(count)]
-    renamed = {}
-    for name, value in state.items():
-        head, *rest = name.split(".")
-        if head == "_blocks":
-            stage, block = places[int(rest[0])]
-            inner = (first if stage == 0 else later)[rest[1]]
-            renamed[".".join(["blocks", str(stage), str(block), inner, *rest[2:]])] = value
-        else:
-            renamed[".".join([outer[head], *rest])] = value
-    return renamed
-
-
-def read_state(path: str) -> Mapping[str, Tensor]:
-    """The tensors of a weights file.
-
-    Args:
-        path: A checkpoint of this library, a torch file or a safetensors file.
-
-    Returns:
-        The entries that are tensors, by name.
-
-    Raises:
-        PriorError: If there is no such file, or it does not load under ``weights_only=True``.
-
-    >>> read_state("no-such-folder/x.pt")
-    Traceback (most recent call last):
-    lightning_priors.errors.PriorError: weights 'no-such-folder/x.pt' is no file; choose from none, imagenet
-    """
-    file = Path(path)
-    if not file.is_file():
-        beside = sorted(entry.name for entry in os.scandir(file.parent)) if file.parent.is_dir() else []
-        raise PriorError(f"weights {path!r} is no file; {nearest(file.name, ['none', 'imagenet', *beside])}")
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return cast(Mapping[str, Tensor], load_file(path))
-    try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise PriorError(f"weights {path!r} is not a torch file that loads under weights_only=True") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        raise PriorError(f"weights {path!r} holds a {type(content).__name__}, not a state dict")
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
-
-
-def common_prefix(own: Iterable[str], state: Iterable[str]) -> str:
-    """The prefix under which a file keeps most of a network's entries.
-
-    Args:
-        own: Names of the network's entries.
-        state: Names of the file's entries.
-
-    Returns:
-        Such as ``classifier.backbone.model.``; empty where nothing fits.
-
-    >>> common_prefix(["weight", "bias"], ["head.weight", "net.weight", "net.bias"])
-    'net.'
-    """
-    own = list(own)
-    counts = Counter(
-        name.removesuffix(entry) for name in state for entry in own if name == entry or name.endswith("." + entry)
-    )
-    return counts.most_common(1)[0][0] if counts else ""
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    """A count, with the names when they are few."""
-    return f"{len(names)} ({', '.join(names)})" if 0 < len(names) <= 3 else str(len(names))

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import class_activation_map, logits_from_cam
-from lightning_priors.nn.backbone import Backbone, common_prefix, read_state
+from lightning_priors.nn.backbone import Backbone
+from lightning_priors.nn.weights import common_prefix, read_state
 
 
 class CAMHead(nn.Module):
