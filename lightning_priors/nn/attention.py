@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lightning_priors.functional.precision import at_least_float32
 
-INITIAL_CONTRAST = 3.0
-"""Standard deviation of an attention branch's logits at the beginning; see `AttentionBranch`."""
+HIDDEN_CHANNELS = 128
+"""Channels of the features that an `AttentionBranch` makes for itself."""
 
 
 def attend(features: Tensor, attention_logits: Tensor, residual: bool = True) -> Tensor:
@@ -87,13 +87,10 @@ def logits_against_uniform(log_attention: Tensor) -> Tensor:
 class AttentionBranch(nn.Module):
     """The attention branch of an Attention Branch Network (Fukui et al. 2019).
 
-    A 1x1 convolution with batch normalisation gives one map for each class. Their means are logits with a class loss
-    of their own, so that the maps learn where the classes show; a 3x3 convolution with batch normalisation turns their
-    positive parts into one attention map. (The paper draws a 1x1 convolution there; the authors' published figures
-    come from 3x3.)
-
-    The last normalisation begins with the scale `INITIAL_CONTRAST`. With the usual 1 nearly all of M lies between 0.1
-    and 0.9 until that one parameter has grown, and in a short training it does not grow.
+    A 3x3 convolution with batch normalisation and ReLU, in place of the residual blocks that the paper's branch has,
+    serves two linear maps of each cell: one gives class maps, whose means are logits with a class loss of their own;
+    the other gives the attention. (In the paper the attention is made from the class maps. With a thousand classes
+    they can say where something is; with two they only say which.)
 
     Args:
         num_features: Channels C of the feature map.
@@ -107,11 +104,13 @@ class AttentionBranch(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
-        to_classes = nn.Conv2d(num_features, num_classes, 1, bias=False)
-        self.class_maps = nn.Sequential(to_classes, nn.BatchNorm2d(num_classes))
-        contrast = nn.BatchNorm2d(1)
-        nn.init.constant_(contrast.weight, INITIAL_CONTRAST)
-        self.attention = nn.Sequential(nn.Conv2d(num_classes, 1, 3, padding=1, bias=False), contrast)
+        self.hidden = nn.Sequential(
+            nn.Conv2d(num_features, HIDDEN_CHANNELS, 3, padding=1, bias=False),
+            nn.BatchNorm2d(HIDDEN_CHANNELS),
+            nn.ReLU(),
+        )
+        self.class_maps = nn.Conv2d(HIDDEN_CHANNELS, num_classes, 1)
+        self.attention = nn.Conv2d(HIDDEN_CHANNELS, 1, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Says where to look, and what it sees there.
@@ -122,5 +121,5 @@ class AttentionBranch(nn.Module):
         Returns:
             The branch's class logits (B, K), and the logits of the attention (B, h, w), whose sigmoid is M.
         """
-        class_maps = self.class_maps(features)
-        return class_maps.mean((2, 3)), self.attention(class_maps.relu()).squeeze(1)
+        hidden = self.hidden(features)
+        return self.class_maps(hidden).mean((2, 3)), self.attention(hidden).squeeze(1)

@@ -128,6 +128,43 @@ class Backbone(nn.Module):
         features, stages = self.model.forward_intermediates(image, indices=[number])  # type: ignore[operator]
         return self._as_map(features, image), stages[0]
 
+    def forward_weighted(self, image: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
+        """Computes the feature map with the finer one of `forward_with_finer` changed on the way.
+
+        In networks with one resolution, the feature map itself.
+
+        Args:
+            image: (B, 3, H, W), normalised as `lightning_priors.batch` says.
+            weigh: From the finer features (B, D, i, j) to what the later stages see instead, of the same shape. Called
+                once.
+
+        Returns:
+            (B, C, h, w).
+
+        Raises:
+            PriorError: As `finer_stage` does, and if that stage cannot be replaced.
+
+        >>> backbone, image = Backbone("resnet18").eval(), torch.rand(1, 3, 64, 64)
+        >>> torch.equal(backbone.forward_weighted(image, lambda finer: 1 * finer), backbone(image))
+        True
+        """
+        number, channels = self.finer_stage()
+        if isinstance(self.model, TinyConvNet) or hasattr(self.model, "num_prefix_tokens"):
+            return weigh(self(image))
+        stage = self.model.get_submodule(self.model.feature_info[number]["module"])  # type: ignore[index,union-attr]
+        by_rows = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+
+        def replace(module: nn.Module, inputs: object, finer: object) -> Tensor:
+            if not isinstance(finer, Tensor) or finer.ndim != 4 or finer.shape[3 if by_rows else 1] != channels:
+                raise PriorError(f"backbone {self.name!r}: a map within the network cannot be weighted; resnet18's can")
+            return weigh(finer.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) if by_rows else weigh(finer)
+
+        hook = stage.register_forward_hook(replace)
+        try:
+            return self(image)
+        finally:
+            hook.remove()
+
     def _normalised(self, image: Tensor) -> Tensor:
         """The image as the network's own weights want it."""
         return image * self._scale + self._shift if self._renormalise else image

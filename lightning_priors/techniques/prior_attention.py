@@ -23,7 +23,7 @@ class Look(NamedTuple):
     cam: Tensor
     """(B, K, h, w) of the features after attention."""
     attention_logits: Tensor
-    """(B, h, w), whose sigmoid is the attention M."""
+    """(B, i, j), whose sigmoid is the attention M."""
     branch_logits: Tensor | None
     """(B, K) of the attention branch; None where the attention is that of tokens."""
 
@@ -31,10 +31,13 @@ class Look(NamedTuple):
 class PriorAttention(PriorModule):
     """Classification from features that are weighted by attention, and attention that is taught by a prior map.
 
-    An attention branch (Fukui et al. 2019, "Attention Branch Network") computes a map M from the feature map g, and the
-    head sees ``(1 + M) * g``. The loss is the cross entropy of the head, plus that of the branch, plus `weight` times
-    the distance of M to the prior map (the idea of Mitsuhara et al. 2021, "Embedding Human Knowledge into Deep Neural
-    Network via Attention Map"). Images without an annotation take part in the cross entropies alone.
+    An attention branch (Fukui et al. 2019, "Attention Branch Network") computes a map M from a feature map g within the
+    backbone, and the later stages see ``(1 + M) * g``. The loss is the cross entropy of the head, plus that of the
+    branch, plus `weight` times the distance of M to the prior map (the idea of Mitsuhara et al. 2021, "Embedding Human
+    Knowledge into Deep Neural Network via Attention Map"). Images without an annotation take part in the cross
+    entropies alone. As in the paper g comes before the last stages, from cells of 16 pixels in most networks (see
+    `Backbone.forward_with_finer`): the cells of the last map have seen nearly the whole image, so that weighting
+    them no longer takes the background out.
 
     With ``attention: tokens`` M is the attention of a transformer's last block, that which its class token pays to the
     patches, or where it has none that which each patch receives on average. That is a distribution A over n cells; M
@@ -46,8 +49,8 @@ class PriorAttention(PriorModule):
         backbone: A timm model name, or ``tiny``.
         weights: ``none``, ``imagenet``, or the path of a checkpoint.
         attention: ``branch``, for every backbone, or ``tokens``, for vision transformers.
-        residual: Whether the head sees ``(1 + M) * g``; otherwise ``M / mean(M) * g``, which can shut the background
-            out. See `lightning_priors.nn.attention.attend`.
+        residual: Whether the network goes on with ``(1 + M) * g``; otherwise ``M / mean(M) * g``, which can shut the
+            background out. See `lightning_priors.nn.attention.attend`.
         loss: Between M and the prior, cell by cell ``bce`` or ``l1``; ``energy``, the share of M outside the prior;
             ``ppce``, cross entropy inside it alone, so that M may be high outside too; or ``kl``, between the two as
             distributions, which says where M is higher but not how high.
@@ -63,7 +66,7 @@ class PriorAttention(PriorModule):
         scheduler: Replaces the default schedule.
 
     Raises:
-        PriorError: If the backbone has no tokens whose attention can be told.
+        PriorError: If the backbone has no tokens whose attention can be told, or hands out no map on the way.
 
     >>> model = PriorAttention(num_classes=2, backbone="tiny", loss="bce", prior="part_boxes")
     >>> model.explain_maps(torch.zeros(1, 3, 64, 64))["attention"].shape
@@ -96,7 +99,7 @@ class PriorAttention(PriorModule):
         self.classifier = Classifier(num_classes, backbone)
         self.branch: AttentionBranch | None = None
         if attention == "branch":
-            self.branch = AttentionBranch(self.classifier.backbone.num_features, num_classes)
+            self.branch = AttentionBranch(self.classifier.backbone.finer_stage()[1], num_classes)
         else:
             self.classifier.backbone.token_attention()  # asked now, so that a wrong backbone is said at once
         self.residual, self.loss, self.weight = residual, loss, weight
@@ -104,14 +107,21 @@ class PriorAttention(PriorModule):
 
     def look(self, image: Tensor) -> Look:
         """Classifies images (B, 3, H, W) from the features after attention."""
-        backbone, branch_logits = self.classifier.backbone, None
+        backbone = self.classifier.backbone
         if self.branch is None:
             features, log_attention = backbone.features_and_log_attention(image)
             attention_logits = logits_against_uniform(log_attention)
-        else:
-            features = backbone(image)
-            branch_logits, attention_logits = self.branch(features)
-        logits, cam = self.classifier.head(attend(features, attention_logits, self.residual))
+            logits, cam = self.classifier.head(attend(features, attention_logits, self.residual))
+            return Look(logits, cam, attention_logits, None)
+        answers = []
+
+        def weigh(finer: Tensor) -> Tensor:
+            answers.append(branch(finer))
+            return attend(finer, answers[0][1], self.residual)
+
+        branch = self.branch
+        logits, cam = self.classifier.head(backbone.forward_weighted(image, weigh))
+        branch_logits, attention_logits = answers[0]
         return Look(logits, cam, attention_logits, branch_logits)
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +130,7 @@ class PriorAttention(PriorModule):
         return seen.logits, seen.cam
 
     def explain_maps(self, image: Tensor) -> dict[str, Tensor]:
-        """From images (B, 3, H, W) gives the attention M (B, h, w) in [0, 1]; panels show it beside the evidence."""
+        """From images (B, 3, H, W) gives the attention M (B, i, j) in [0, 1]; panels show it beside the evidence."""
         return {"attention": self.look(image).attention_logits.sigmoid()}
 
     def step(self, batch: PriorBatch) -> PriorStep:

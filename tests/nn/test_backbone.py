@@ -61,6 +61,46 @@ def test_the_finer_map_comes_with_the_very_features_of_the_plain_pass(name: str,
     assert backbone.finer_stage()[1] == shape[0]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["tiny", "resnet18", "tf_efficientnet_lite0", "vgg11", "convnext_atto", "test_vit", "swin_tiny_patch4_window7_224"],
+)
+def test_what_is_weighted_is_the_finer_map_and_nothing_else(name: str) -> None:
+    """The weight 1 is the plain network; a cell of the weight 0 tells nothing of what it held.
+
+    A vision transformer's last map is weighted as its final normalisation leaves it.
+    """
+    backbone, image, seen = Backbone(name).eval(), torch.randn(2, 3, 64, 64), []
+
+    def keep(finer: torch.Tensor) -> torch.Tensor:
+        seen.append(finer)
+        return finer * torch.ones_like(finer[:, :1])
+
+    with torch.no_grad():
+        features, finer = backbone.forward_with_finer(image)
+        assert torch.equal(backbone.forward_weighted(image, keep), features)
+        torch.testing.assert_close(seen, [features if name == "test_vit" else finer])
+        weight = (torch.rand_like(finer[:, :1]) < 0.5).to(finer)
+        hidden = (1 - weight) * torch.randn_like(finer)
+        weighted = backbone.forward_weighted(image, lambda finer: weight * finer)
+        assert torch.equal(backbone.forward_weighted(image, lambda finer: weight * (finer + hidden)), weighted)
+        assert not torch.allclose(weighted, features)
+        assert torch.equal(backbone(image), features), "the plain pass is as before"
+
+
+def test_a_failure_within_the_network_leaves_it_as_it_was() -> None:
+    backbone, image = Backbone("resnet18").eval(), torch.randn(2, 3, 64, 64)
+    with pytest.raises(ZeroDivisionError):
+        backbone.forward_weighted(image, lambda finer: finer * (1 / 0))
+    torch.testing.assert_close(backbone(image), backbone.forward_with_finer(image)[0])
+
+
+def test_a_stage_of_several_maps_cannot_be_weighted() -> None:
+    backbone = Backbone("hrnet_w18_small").eval()
+    with pytest.raises(PriorError, match="'hrnet_w18_small': a map within the network cannot be weighted"):
+        backbone.forward_weighted(torch.randn(1, 3, 64, 64), lambda finer: finer)
+
+
 def test_a_network_without_stages_has_no_finer_map(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Backbone("resnet18")
     monkeypatch.setattr(backbone.model, "feature_info", [])

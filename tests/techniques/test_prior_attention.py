@@ -26,34 +26,40 @@ def seeded() -> None:
 def fix_attention(module: PriorAttention, logit: float) -> PriorAttention:
     """Gives every cell of every image the same attention."""
     assert module.branch is not None
-    norm = module.branch.attention[1]
-    torch.nn.init.zeros_(norm.weight)
-    torch.nn.init.constant_(norm.bias, logit)
+    attention = module.branch.attention
+    torch.nn.init.zeros_(attention.weight)
+    torch.nn.init.constant_(attention.bias, logit)
     return module
 
 
-def plain_network(module: PriorAttention) -> Classifier:
-    plain = Classifier(num_classes=2)
+def plain_network(module: PriorAttention, backbone: str = "tiny") -> Classifier:
+    plain = Classifier(num_classes=2, backbone=backbone)
     plain.load_state_dict(module.classifier.state_dict())
     return plain.train(module.training)
 
 
+BACKBONES = pytest.mark.parametrize(("backbone", "cells"), [("tiny", 4), ("resnet18", 2)])
+
+
+@BACKBONES
 @pytest.mark.parametrize("training", [True, False])
-def test_no_attention_is_the_plain_network_to_the_bit(batch, training: bool) -> None:
-    module = fix_attention(PriorAttention(), logit=-1e4).train(training)
+def test_no_attention_is_the_plain_network_to_the_bit(batch, training: bool, backbone: str, cells: int) -> None:
+    module = fix_attention(PriorAttention(backbone=backbone), logit=-1e4).train(training)
     image = batch()["image"]
-    logits, cam = plain_network(module)(image)
-    assert torch.equal(module.explain_maps(image)["attention"], torch.zeros(6, 4, 4))
+    logits, cam = plain_network(module, backbone)(image)
+    assert torch.equal(module.explain_maps(image)["attention"], torch.zeros(6, cells, cells))
     explained = module.explain(image)
     assert torch.equal(explained[0], logits)
     assert torch.equal(explained[1], cam)
 
 
+@BACKBONES
 @pytest.mark.parametrize("logit", [-1e4, 0.0, 4.0])
-def test_without_residual_even_attention_is_the_plain_network(batch, logit: float) -> None:
-    module = fix_attention(PriorAttention(residual=False), logit).double()
+def test_without_residual_even_attention_is_the_plain_network(batch, logit: float, backbone: str, cells: int) -> None:
+    module = fix_attention(PriorAttention(backbone=backbone, residual=False), logit).double()
     image = batch()["image"].double()
-    for left, right in zip(plain_network(module.float()).double()(image), module.double().explain(image), strict=True):
+    plain = plain_network(module.float(), backbone).double()(image)
+    for left, right in zip(plain, module.double().explain(image), strict=True):
         torch.testing.assert_close(left, right)
 
 
