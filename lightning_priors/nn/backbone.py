@@ -150,8 +150,8 @@ class Backbone(nn.Module):
         """
         number, channels = self.finer_stage()
         if isinstance(self.model, TinyConvNet) or hasattr(self.model, "num_prefix_tokens"):
-            return weigh(self(image))
-        stage = self.model.get_submodule(self.model.feature_info[number]["module"])  # type: ignore[index,union-attr]
+            return weigh(self.forward(image))
+        stage = self.model.get_submodule(cast(Any, self.model.feature_info)[number]["module"])
         by_rows = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
 
         def replace(module: nn.Module, inputs: object, finer: object) -> Tensor:
@@ -161,9 +161,10 @@ class Backbone(nn.Module):
 
         hook = stage.register_forward_hook(replace)
         try:
-            return self(image)
+            features: Tensor = self(image)
         finally:
             hook.remove()
+        return features
 
     def _normalised(self, image: Tensor) -> Tensor:
         """The image as the network's own weights want it."""
