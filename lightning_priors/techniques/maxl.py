@@ -1,92 +1,46 @@
 """Technique 6: MAXL. A second network invents the auxiliary labels, so that learning them lowers the primary loss."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from lightning_priors.batch import PriorBatch, require
 from lightning_priors.errors import PriorError
-from lightning_priors.functional.clustering import Clusters, find_clusters, hashed_uniform, random_sub_classes
-from lightning_priors.functional.generator_update import (
-    MetaGradient,
-    generator_gradients,
-    mean_label,
-    shared_cosine,
-)
+from lightning_priors.functional.clustering import hashed_uniform
+from lightning_priors.functional.generator_update import MetaGradient, generator_gradients, mean_label, shared_cosine
 from lightning_priors.functional.hypergradient import InnerStep, RandomState
 from lightning_priors.functional.processes import process_count, total_over_processes
-from lightning_priors.functional.soft_labels import hierarchy, label_entropy, per_class_losses, soft_label_loss
-from lightning_priors.functional.task_weights import those_of_the_first_process
+from lightning_priors.functional.soft_labels import label_entropy, per_class_losses, soft_label_loss
 from lightning_priors.functional.update_rules import update_rules
 from lightning_priors.nn.classifier import Classifier
+from lightning_priors.nn.fixed_labels import FixedLabels, Labels, auxiliary_classes
 from lightning_priors.nn.label_generator import Balance, LabelGenerator, TaskOutputs, TwoTasks
 from lightning_priors.nn.label_learning import (
     InnerBatch,
     LabelLearner,
     MetaMethod,
     Part,
-    clip,
     network_gradients,
     part_of,
     untouched,
 )
-from lightning_priors.techniques.base import PriorModule, PriorStep
+from lightning_priors.techniques.base import PriorStep
+from lightning_priors.techniques.manual_optimisation import ManualOptimisation
 
-Labels = Literal["maxl", "human", "random", "kmeans", "none"]
 Schedule = Literal["interleaved", "alternating", "alternating_epochs"]
 MetaBatch = Literal["next", "same", "held_out"]
 HELD_OUT = 0
 """The seed of the held-out images: the same ones in every run."""
 
 
-def auxiliary_classes(
-    labels: Labels, num_classes: int, subclasses: int | Sequence[int], aux_num_classes: Sequence[int], aux_task: int
-) -> tuple[int, list[int]]:
-    """How many auxiliary classes there are, and how many of them in each primary class.
-
-    Args:
-        labels: Where the labels come from.
-        num_classes: Number of primary classes.
-        subclasses: psi, one number or one for each primary class.
-        aux_num_classes: Number of classes of each human auxiliary task.
-        aux_task: Which of those is meant.
-
-    Returns:
-        A, and psi of each primary class; the second is empty for labels that do not keep to the primary classes.
-
-    Raises:
-        PriorError: If the numbers do not fit.
-
-    >>> auxiliary_classes("maxl", 2, 5, [], 0), auxiliary_classes("human", 2, 5, [9], 0)
-    ((10, [5, 5]), (9, []))
-    """
-    if labels == "none":
-        return 0, []
-    if labels == "human":
-        if not 0 <= aux_task < len(aux_num_classes):
-            raise PriorError(f"aux_task {aux_task} is none of the {len(aux_num_classes)} auxiliary tasks of the data")
-        return aux_num_classes[aux_task], []
-    try:
-        counts = hierarchy(subclasses if isinstance(subclasses, int) else list(subclasses), num_classes)
-    except ValueError as error:
-        raise PriorError(f"subclasses: {error}") from error
-    return sum(counts), counts
-
-
-class MAXL(PriorModule):
+class MAXL(ManualOptimisation):
     """A classifier whose auxiliary labels are made by a label generator (Liu, Davison and Johns 2019).
 
     "Self-Supervised Generalisation with Meta Auxiliary Learning". The network learns its classes and, with a second
@@ -195,35 +149,34 @@ class MAXL(PriorModule):
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(num_classes, weights, lr, weight_decay, warmup_epochs, optimizer, scheduler)
+        super().__init__(
+            num_classes, weights, lr, weight_decay, warmup_epochs, optimizer, scheduler,
+            generator_lr, generator_weight_decay, gradient_clip_norm, accumulate_batches,
+        )  # fmt: skip
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])
-        self.automatic_optimization = False
         self.labels, self.schedule, self.meta_batch, self.method = labels, schedule, meta_batch, method
-        self.aux_task, self.held_out_fraction, self.generator_every = aux_task, held_out_fraction, generator_every
+        self.held_out_fraction, self.generator_every = held_out_fraction, generator_every
         self.meta_gradient, self.frozen_preconditioner = meta_gradient, frozen_preconditioner
         self.entropy_weight = entropy_weight if balance == "entropy" else 0.0
         self.gamma, self.aux_weight = 2.0 if loss == "focal" else 0.0, aux_weight
-        self.generator_lr, self.generator_weight_decay = generator_lr, generator_weight_decay
         self.warm_start, self.spare_auxiliary, self.lookahead_every = warm_start, spare_auxiliary, lookahead_every
-        self.gradient_clip_norm, self.accumulate_batches = gradient_clip_norm, accumulate_batches
         self._check_options(temperature)
-        self.aux_classes, self.sub_classes = auxiliary_classes(
-            labels, num_classes, subclasses, aux_num_classes, aux_task
-        )
+        classes = auxiliary_classes(labels, num_classes, subclasses, aux_num_classes, aux_task)
+        self.aux_classes, self.sub_classes = classes
         self.classifier = Classifier(num_classes, backbone)
         features = self.classifier.backbone.num_features
         self.auxiliary_head: nn.Linear | None = None
         self.generator: LabelGenerator | None = None
         with torch.random.fork_rng(devices=[]):  # what is drawn afterwards is the same as without auxiliary labels
-            self._seed = int(torch.randint(2**31, ()))
+            seed = int(torch.randint(2**31, ()))
             if labels != "none":
                 self.auxiliary_head = nn.Linear(features, self.aux_classes)
             if labels == "maxl":
                 own = {"num_features": features} if generator == "features" else {"backbone": generator}
                 self.generator = LabelGenerator(self.sub_classes, balance=balance, temperature=temperature, **own)
+        kind = "kmeans" if labels == "maxl" else labels  # a generator may be shown the clusters at first
+        self._fixed = FixedLabels(kind, self.aux_classes, self.sub_classes, aux_task, seed)
         self.observed: dict[str, Tensor] = {}
-        self._clusters: Clusters | None = None
-        self._scheduled = "step"
         self._inner: list[InnerBatch] = []
         self._pending: tuple[list[InnerBatch], InnerStep] | None = None
         self._previous: Part | None = None
@@ -240,62 +193,27 @@ class MAXL(PriorModule):
         return [(1.0, [parameter for head in heads for parameter in head.parameters()] + layers)]
 
     def configure_optimizers(self) -> Any:
-        """The base's optimiser and schedule for the network; Adam for the generator, whose rate follows in proportion.
+        """The optimisers and the schedule of the base.
 
         Raises:
-            PriorError: If steps of the optimiser cannot be looked through.
+            PriorError: If steps of the network's optimiser cannot be looked through.
         """
-        chosen = cast(dict[str, Any], super().configure_optimizers())
-        optimizer, scheduler = chosen["optimizer"], chosen["lr_scheduler"]["scheduler"]
-        self._scheduled = chosen["lr_scheduler"].get("interval", "epoch")
-        if self.generator is None:
-            return [optimizer], [{"scheduler": scheduler, "interval": self._scheduled}]
-        try:
-            update_rules(self.network, optimizer)
-        except (TypeError, ValueError) as error:
-            raise PriorError(f"labels maxl: {error}") from error
-        generator = torch.optim.Adam(
-            self.generator.parameters(), lr=self.generator_lr, weight_decay=self.generator_weight_decay
-        )
-        return [optimizer, generator], [{"scheduler": scheduler, "interval": self._scheduled}]
-
-    def schedule_lengths(self) -> tuple[float, float]:
-        """Optimiser steps of the warm-up and of the whole training, of several batches each where so asked for."""
-        warmup, total = super().schedule_lengths()
-        if self.accumulate_batches > 1:
-            self.trainer.fit_loop.setup_data()
-            epochs, most = self.trainer.max_epochs, self.trainer.max_steps
-            steps = math.ceil(self.trainer.num_training_batches / self.accumulate_batches)
-            limits = [steps * epochs] if epochs is not None and epochs > 0 else []
-            total = min(limits + ([most] if most >= 0 else []), default=math.inf)
-        return warmup / self.accumulate_batches, total
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Refuses what would be refused later, and without naming the option to use instead.
-
-        Raises:
-            PriorError: If the Trainer shall do what manual optimisation does itself, or shards the network.
-        """
-        trainer = self.trainer
-        if trainer.gradient_clip_val:
-            raise PriorError("MAXL clips by itself: set model.gradient_clip_norm, not trainer.gradient_clip_val")
-        if trainer.accumulate_grad_batches != 1:
-            raise PriorError(
-                "MAXL accumulates by itself: set model.accumulate_batches, not trainer.accumulate_grad_batches"
-            )
-        refuse_sharding(trainer.strategy)
-        return []
+        optimizers, schedulers = super().configure_optimizers()
+        if self.generator is not None:
+            try:
+                update_rules(self.network, optimizers[0])
+            except (TypeError, ValueError) as error:
+                raise PriorError(f"labels maxl: {error}") from error
+        return optimizers, schedulers
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the labels that are fixed for the run; they are no buffers, since an average of them means nothing."""
-        clusters = None if self._clusters is None else list(self._clusters)
-        checkpoint["maxl"] = {"seed": self._seed, "clusters": clusters}
+        checkpoint["maxl"] = self._fixed.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the labels that are fixed for the run from the checkpoint."""
         super().on_load_checkpoint(checkpoint)
-        self._seed, clusters = checkpoint["maxl"]["seed"], checkpoint["maxl"]["clusters"]
-        self._clusters = None if clusters is None else Clusters(*clusters)
+        self._fixed.load_state_dict(checkpoint["maxl"])
 
     def on_train_start(self) -> None:
         """Finds the clusters where they are needed, and checks that there is something to learn from.
@@ -305,25 +223,20 @@ class MAXL(PriorModule):
         """
         if process_count() > 1 and self.method == "unrolled":
             raise PriorError("method unrolled is for one process; forward_mode gives the same, for any number")
-        steps = math.ceil(self.trainer.num_training_batches / self.accumulate_batches)
+        steps = self.steps_of_an_epoch()
         if self.generator is not None and self.meta_batch == "next" and steps < 2 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise PriorError("an epoch of one step has no next batch for the generator; set meta_batch to same")
-        if "kmeans" in (self.labels, self.warm_start) and self._clusters is None:
-            self._clusters = self._find_clusters()
+        if "kmeans" in (self.labels, self.warm_start) and self._fixed.clusters is None:
+            self._find_clusters()
 
     def on_train_epoch_start(self) -> None:
         """Epochs begin alike, whether the last one ended just now or in a checkpoint."""
         self._forget()
 
     def on_train_epoch_end(self) -> None:
-        """Lets go of the last step, and steps a schedule that follows the validation loss."""
+        """Lets go of the last step, and does what the base does."""
         self._forget()
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, ReduceLROnPlateau):
-            if "val/loss" not in self.trainer.callback_metrics:
-                raise PriorError("the schedule follows val/loss, but there was no validation")
-            scheduler.step(self.trainer.callback_metrics["val/loss"])
-            self._set_generator_rate()
+        super().on_train_epoch_end()
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Classifies images (B, 3, H, W) to logits (B, K) and class activation maps (B, K, h, w)."""
@@ -341,7 +254,7 @@ class MAXL(PriorModule):
         assert self.generator is not None
         return LabelLearner(
             self.network, self.generator, self.gamma, self.aux_weight, self.method, self.meta_gradient,
-            self.entropy_weight, self.frozen_preconditioner, self.gradient_clip_norm, self._loss_scale,
+            self.entropy_weight, self.frozen_preconditioner, self.gradient_clip_norm, self.loss_scale,
         )  # fmt: skip
 
     def auxiliary_labels(self, batch: PriorBatch) -> Tensor:
@@ -367,20 +280,7 @@ class MAXL(PriorModule):
         Raises:
             PriorError: If there are no clusters yet.
         """
-        index, label = batch["index"], batch["label"]
-        if self.labels == "human":
-            number = batch["aux_labels"][:, self.aux_task]
-        elif self.labels == "random":
-            number = random_sub_classes(index, label, self.sub_classes, self._seed)
-        elif self.labels == "none":
-            number = torch.full_like(label, -1)
-        elif self._clusters is None:
-            raise PriorError("there are no clusters yet: they are found when the training starts")
-        else:
-            clusters = Clusters(*(part.to(label.device) for part in self._clusters))
-            number = clusters.of(index, label, batch["image"], self.sub_classes)
-        found = number[:, None] == torch.arange(self.aux_classes, device=label.device)
-        return found.to(torch.promote_types(self.classifier.head.weight.dtype, torch.float32))
+        return self._fixed.of(batch).to(torch.promote_types(self.classifier.head.weight.dtype, torch.float32))
 
     def step(self, batch: PriorBatch) -> PriorStep:
         """The loss of a batch with the auxiliary labels of `auxiliary_labels`; training does more."""
@@ -399,7 +299,7 @@ class MAXL(PriorModule):
         train, meta = self._parts(batch)
         if self.schedule == "alternating_epochs" and self.generator is not None and self.current_epoch % 2 == 1:
             step = self._look_ahead(train, meta, batch_idx, counted=True)
-            self._follow_schedule()
+            self.follow_schedule()
         else:
             step = self._train_network(train, meta, batch_idx)
         images = len(batch["label"])
@@ -421,7 +321,7 @@ class MAXL(PriorModule):
             (inner, passed), self._pending = self._pending, None
             spared = self.spare_auxiliary and not due and self.accumulate_batches == 1
             graph_needed = not spared or self._logs_look_ahead(batch_idx)
-            v = network_gradients(primary, self.network, self._loss_scale, retain_graph=graph_needed)
+            v = network_gradients(primary, self.network, self.loss_scale, retain_graph=graph_needed)
             self._look_back(inner, passed, v, train, primary, batch_idx)
         if self.auxiliary_head is None or (spared and not self._logs_look_ahead(batch_idx)):
             step = PriorStep(primary, outputs.logits, {} if self.auxiliary_head is None else {"primary": primary})
@@ -429,14 +329,14 @@ class MAXL(PriorModule):
             auxiliary = self._auxiliary_loss(outputs, self._labels(train, outputs, state), train.share)
             step = PriorStep(primary + auxiliary, outputs.logits, {"primary": primary, "auxiliary": auxiliary})
         self._add_gradients(step, v, spared)
-        if (batch_idx + 1) % self.accumulate_batches == 0 or self.trainer.is_last_batch:
+        if self.ends_step(batch_idx):
             self._end_step(train, meta, batch_idx)
         return step
 
     def _end_step(self, train: Part, meta: Part, batch_idx: int) -> None:
         """The network's step, and what can follow from it at once."""
         inner, self._inner = self._inner, []
-        passed = self._step_network(capture=bool(inner))
+        passed = self._made_step(capture=bool(inner))
         if passed is not None and self.meta_batch == "next":
             self._pending = inner, passed
         elif passed is not None:
@@ -447,7 +347,7 @@ class MAXL(PriorModule):
                 self._previous = train
             else:
                 self._look_ahead(train, meta, batch_idx)
-        self._follow_schedule()
+        self.follow_schedule()
 
     def _due(self, batch_idx: int) -> bool:
         """Whether the generator learns from the step that a batch is part of."""
@@ -490,30 +390,22 @@ class MAXL(PriorModule):
         """Adds the gradient of a batch to those of the step; where the primary one is known, only the rest is new."""
         auxiliary = step.terms.get("auxiliary")
         if primary is None or auxiliary is None:
-            gradients = network_gradients(step.loss, self.network, self._loss_scale) if primary is None else primary
+            gradients = network_gradients(step.loss, self.network, self.loss_scale) if primary is None else primary
         else:
-            gradients = network_gradients(auxiliary, self.network, self._loss_scale)
+            gradients = network_gradients(auxiliary, self.network, self.loss_scale)
             self.observed["cosine"] = shared_cosine(primary, gradients)
             if spared:  # it was computed for the log alone
                 gradients = {}
             for name, gradient in primary.items():
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
-        for name, parameter in self.network.named_parameters():
-            if name in gradients:
-                part = gradients[name] / self.accumulate_batches if self.accumulate_batches > 1 else gradients[name]
-                parameter.grad = part if parameter.grad is None else parameter.grad + part
+        self.add_gradients(gradients)
 
-    def _step_network(self, capture: bool) -> InnerStep | None:
+    def _made_step(self, capture: bool) -> InnerStep | None:
         """Clips and steps; gives the step to look back at, if so wanted and no gradient has overflowed."""
-        optimizer, network = self._optimizer(0), self.network
-        parameters = {name: p for name, p in network.named_parameters() if p.grad is not None}
-        gradients = {name: cast(Tensor, p.grad) for name, p in parameters.items()}
-        factor, step = clip(gradients, self.gradient_clip_norm), None
-        if capture and self._usable(gradients):
-            step = InnerStep(network, optimizer.optimizer, gradients, factor, self.frozen_preconditioner)
-        self._scale_up(parameters)
-        optimizer.step()
-        optimizer.zero_grad()
+        (gradients, factor), step = self.clipped_gradients(), None
+        if capture and self.usable(gradients):
+            step = InnerStep(self.network, self.network_optimizer, gradients, factor, self.frozen_preconditioner)
+        self.step_network()
         return step
 
     def _look_back(
@@ -523,15 +415,15 @@ class MAXL(PriorModule):
         lesson = self.learner.look_back(inner, step, v)
         self.observed |= lesson.norms
         self._observe_look_ahead(step.parameters, meta, after, batch_idx)
-        self._step_generator(lesson.gradients)
+        self.step_generator(lesson.gradients)
 
     def _look_ahead(self, train: Part, meta: Part, batch_idx: int, counted: bool = False) -> PriorStep:
         """Has the generator learn from a step that is not made, from where training has got to."""
-        ahead = self.learner.look_ahead(train, meta, self._optimizer(0).optimizer)
+        ahead = self.learner.look_ahead(train, meta, self.network_optimizer)
         self.observed |= ahead.lesson.norms
         self._observe_labels(ahead.labels, train.share)
         self._observe_look_ahead({}, meta, ahead.after, batch_idx)
-        self._step_generator(ahead.lesson.gradients, counted)
+        self.step_generator(ahead.lesson.gradients, counted)
         terms = {"primary": ahead.primary, "auxiliary": ahead.auxiliary}
         return PriorStep(ahead.primary + ahead.auxiliary, ahead.outputs.logits, terms)
 
@@ -541,40 +433,8 @@ class MAXL(PriorModule):
         clusters = self.fixed_labels(batch)
         loss = -(clusters * labels.clamp(min=1e-12).log()).sum(1).mean()
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
-        self._step_generator(generator_gradients(self.generator, [logits], [gradient], self._loss_scale))
+        self.step_generator(generator_gradients(self.generator, [logits], [gradient], self.loss_scale))
         return clusters
-
-    def _step_generator(self, gradients: Mapping[str, Tensor], counted: bool = False) -> None:
-        """Steps past Lightning, which would count the step and update the loss scale once more in a batch.
-
-        Args:
-            gradients: By parameter name.
-            counted: Whether this is the batch's only step, which Lightning has to count.
-        """
-        assert self.generator is not None
-        optimizer = self._optimizer(1)
-        parameters = {name: p for name, p in self.generator.named_parameters() if name in gradients}
-        for name, parameter in parameters.items():
-            parameter.grad = gradients[name]
-        if counted:
-            self._scale_up(parameters)
-            optimizer.step()
-        elif self._usable(gradients):
-            optimizer.optimizer.step()
-        optimizer.zero_grad()
-
-    def _follow_schedule(self) -> None:
-        """Steps the network's schedule; the generator's learning rate follows in proportion."""
-        scheduler = self.lr_schedulers()
-        if not isinstance(scheduler, ReduceLROnPlateau) and (self._scheduled == "step" or self.trainer.is_last_batch):
-            cast(LRScheduler, scheduler).step()
-        self._set_generator_rate()
-
-    def _set_generator_rate(self) -> None:
-        if self.generator is not None:
-            network = self._optimizer(0).optimizer
-            factor = network.param_groups[0]["lr"] / network.defaults["lr"]
-            self._optimizer(1).param_groups[0]["lr"] = self.generator_lr * factor
 
     def _observe_labels(self, labels: Tensor, share: float) -> None:
         self.observed["label_entropy"] = -label_entropy(mean_label([labels]))
@@ -595,55 +455,22 @@ class MAXL(PriorModule):
             loss = meta.primary_loss(untouched(self.network, meta.batch["image"], point=before))
         self.observed |= {"primary_loss_before": loss, "primary_loss_after": after.detach()}
 
-    def _optimizer(self, number: int) -> LightningOptimizer:
-        """That of the network (0) or of the generator (1)."""
-        optimizers = self.optimizers()
-        return optimizers[number] if isinstance(optimizers, list) else optimizers
-
-    def _scale_up(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Puts the loss scale on the gradients, which the precision plug-in takes off again."""
-        if self._scaler is not None:
-            for parameter in parameters.values():
-                parameter.grad = self._scaler.scale(cast(Tensor, parameter.grad))
-
-    @property
-    def _scaler(self) -> torch.amp.GradScaler | None:
-        """That of the precision 16-mixed."""
-        plugin = self.trainer.precision_plugin
-        return plugin.scaler if isinstance(plugin, MixedPrecision) else None
-
-    @property
-    def _loss_scale(self) -> float:
-        """What losses are multiplied by under 16-mixed; 1 otherwise."""
-        return 1.0 if self._scaler is None else self._scaler.get_scale()
-
-    def _usable(self, gradients: Mapping[str, Tensor]) -> bool:
-        """Whether no gradient has overflowed, which half precision with a loss scale expects to happen."""
-        if self._scaler is None:
-            return True
-        return bool(torch.stack([gradient.isfinite().all() for gradient in gradients.values()]).all())
-
     def _forget(self) -> None:
         """Lets go of everything that waits for the next batch."""
         self._inner, self._pending, self._previous = [], None, None
 
-    def _find_clusters(self) -> Clusters:
-        """Clusters of all training images, as the loader's data set gives them once."""
+    def _find_clusters(self) -> None:
+        """Finds the clusters of all training images, as the loader's data set gives them once."""
         loader = self.trainer.train_dataloader
         if not isinstance(loader, DataLoader):
             raise PriorError("the clusters of kmeans need one training loader")
         with isolate_rng():
-            torch.manual_seed(self._seed)
+            torch.manual_seed(self._fixed.seed)
             batches = DataLoader(loader.dataset, 256, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
-            clusters = find_clusters(batches, self.sub_classes, self._seed)
-        return Clusters(*(those_of_the_first_process(part.to(self.device)) for part in clusters))
+            self._fixed.find(batches, self.device)
 
     def _check_options(self, temperature: float) -> None:
-        """Refuses options that contradict each other.
-
-        Raises:
-            PriorError: With the option's name.
-        """
+        """Refuses options that contradict each other, and says their names."""
         for name in ("generator_every", "accumulate_batches"):
             if getattr(self, name) < 1:
                 raise PriorError(f"{name} is at least 1, not {getattr(self, name)}")
@@ -659,17 +486,3 @@ class MAXL(PriorModule):
             raise PriorError("schedule alternating_epochs takes meta_batch same or held_out")
         if self.schedule == "alternating_epochs" and self.accumulate_batches > 1:
             raise PriorError("schedule alternating_epochs takes accumulate_batches 1")
-
-
-def refuse_sharding(strategy: object) -> None:
-    """Raises where a strategy takes the network apart.
-
-    Raises:
-        PriorError: For FSDP, DeepSpeed and tensor parallelism.
-
-    >>> refuse_sharding(FSDPStrategy())
-    Traceback (most recent call last):
-    lightning_priors.errors.PriorError: MAXL needs the whole network in each process: strategy ddp, not FSDPStrategy
-    """
-    if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
-        raise PriorError(f"MAXL needs the whole network in each process: strategy ddp, not {type(strategy).__name__}")

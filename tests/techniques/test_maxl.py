@@ -13,7 +13,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 from train_maxl_in_processes import OPTIONS, train
@@ -22,7 +21,7 @@ from lightning_priors.errors import PriorError
 from lightning_priors.functional.clustering import hashed_uniform
 from lightning_priors.nn import Classifier
 from lightning_priors.techniques import MAXL, Pretrained
-from lightning_priors.techniques.maxl import HELD_OUT, auxiliary_classes, refuse_sharding
+from lightning_priors.techniques.maxl import HELD_OUT
 
 KEYS = ("aux_labels",)
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
@@ -49,13 +48,13 @@ class Steps(L.Callback):
         self.scores: list[Tensor] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: MAXL) -> None:
-        step = pl_module._step_generator
+        step = pl_module.step_generator
 
         def note(gradients: dict[str, Tensor], counted: bool = False) -> None:
             self.gradients[trainer.fit_loop.epoch_loop.total_batch_idx] = {n: g.clone() for n, g in gradients.items()}
             step(gradients, counted)
 
-        pl_module._step_generator = note
+        pl_module.step_generator = note
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         self.scores.append(outputs["loss"])
@@ -193,22 +192,6 @@ def test_when_the_generator_learns(fit_maxl, options: dict[str, object], expecte
     assert generator_batches(fit_maxl, **options) == expected
 
 
-@pytest.mark.parametrize("schedule", ["interleaved", "alternating", "alternating_epochs"])
-def test_one_global_step_a_batch(fit_maxl, tmp_path: Path, schedule: str) -> None:
-    options = {"schedule": schedule, "meta_batch": "same"}
-    assert fit_maxl(maxl(**options), epochs=3).global_step == 9
-    assert fit_maxl(maxl(**options), epochs=-1, max_steps=5).global_step == 5
-    assert fit_maxl(maxl(accumulate_batches=2), epochs=2).global_step == 4
-
-
-# Lightning asks for weights from before the step; those after it are the ones that belong to its number
-@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
-def test_checkpoints_are_kept_at_the_steps_asked_for(fit_maxl, tmp_path: Path) -> None:
-    keep = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1, filename="{step}")
-    fit_maxl(maxl(generator="tiny"), epochs=2, callbacks=[keep], enable_checkpointing=True)
-    assert sorted(path.stem for path in tmp_path.glob("*.ckpt")) == ["step=2", "step=4", "step=6"]
-
-
 def test_held_out_images_never_train_the_network(fit_maxl, batch) -> None:
     """With the generator's labels weighing nothing, only the images that train it could make a difference."""
     samples = batch(24)
@@ -234,55 +217,6 @@ def test_a_batch_with_nothing_but_held_out_images_changes_no_gradient(batch) -> 
     train, meta = module._parts(batch(6, keys=()))
     assert (train.share, meta.share) == (0.0, 1.0)
     assert len(train.batch["label"]) == 6
-
-
-def test_both_learning_rates_follow_one_schedule(fit_maxl) -> None:
-    rates: list[tuple[float, float]] = []
-
-    class Watch(L.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            rates.append(tuple(o.param_groups[0]["lr"] for o in trainer.optimizers))
-
-    fit_maxl(maxl(lr=0.01, generator_lr=0.1, warmup_epochs=1.0), epochs=2, callbacks=[Watch()])
-    expected = [1 / 3, 2 / 3, 1, 1, 0.75, 0.25]
-    # the generator's rate is set after each step of the network, and it makes no step before the second batch
-    assert [rate for rate, _ in rates] == pytest.approx([0.01 * factor for factor in expected])
-    assert [rate for _, rate in rates[1:]] == pytest.approx([0.1 * factor for factor in expected[1:]])
-
-
-@pytest.mark.parametrize(
-    "scheduler",
-    [
-        lambda o: torch.optim.lr_scheduler.StepLR(o, 1, 0.5),
-        # a threshold that no loss can pass
-        lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=0, threshold=1.0),
-    ],
-)
-def test_a_schedule_of_ones_own_is_stepped_once_an_epoch(fit_maxl, scheduler) -> None:
-    rates: list[tuple[float, float]] = []
-
-    class Watch(L.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            rates.append(tuple(o.param_groups[0]["lr"] for o in trainer.optimizers))
-
-    trainer = fit_maxl(maxl(optimizer=SGD, scheduler=scheduler, generator_lr=0.1), epochs=2, callbacks=[Watch()])
-    assert [rate for rate, _ in rates] == pytest.approx([0.05] * 3 + [0.025] * 3)
-    assert [rate for _, rate in rates] == pytest.approx([0.1] * 3 + [0.05] * 3)
-    assert [o.param_groups[0]["lr"] for o in trainer.optimizers] == pytest.approx([0.0125, 0.025])
-
-
-def test_a_schedule_that_follows_the_validation_needs_one(fit_maxl) -> None:
-    module = maxl(scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
-    with pytest.raises(PriorError, match="the schedule follows val/loss, but there was no validation"):
-        fit_maxl(module, limit_val_batches=0, num_sanity_val_steps=0)
-
-
-def test_the_cosine_counts_steps_of_several_batches(fit_maxl) -> None:
-    for options in ({"epochs": 2}, {"epochs": 9, "max_steps": 4}, {"epochs": -1, "max_steps": 4}):
-        module = maxl(accumulate_batches=2, warmup_epochs=0.5)
-        trainer = fit_maxl(module, **options)
-        assert trainer.global_step == 4
-        assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
 def test_the_loss_ahead_is_logged_when_asked_for_and_changes_nothing(fit_maxl) -> None:
@@ -536,28 +470,9 @@ def test_mistakes_in_options(options: dict[str, object], message: str) -> None:
         MAXL(**options)
 
 
-def test_the_numbers_of_classes() -> None:
-    assert auxiliary_classes("none", 2, 5, [9], 0) == (0, [])
-    assert auxiliary_classes("kmeans", 3, 2, [], 0) == (6, [2, 2, 2])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"gradient_clip_val": 1.0}, "set model.gradient_clip_norm, not trainer.gradient_clip_val"),
-        ({"accumulate_grad_batches": 2}, "set model.accumulate_batches, not trainer.accumulate_grad_batches"),
-        ({"limit_train_batches": 1}, "an epoch of one step has no next batch for the generator"),
-    ],
-)
-def test_what_the_trainer_may_not_do(fit_maxl, options: dict[str, object], message: str) -> None:
-    with pytest.raises(PriorError, match=message):
-        fit_maxl(maxl(), **options)
-
-
-@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy])
-def test_strategies_that_take_the_network_apart_are_refused(strategy: type) -> None:
-    with pytest.raises(PriorError, match=f"strategy ddp, not {strategy.__name__}"):
-        refuse_sharding(strategy.__new__(strategy))
+def test_an_epoch_of_one_step_has_nothing_to_learn_from(fit_maxl) -> None:
+    with pytest.raises(PriorError, match="an epoch of one step has no next batch for the generator"):
+        fit_maxl(maxl(), limit_train_batches=1)
 
 
 def test_optimisers_that_cannot_be_looked_through(fit_maxl) -> None:
