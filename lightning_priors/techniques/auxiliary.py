@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_priors.batch import PriorBatch
-from lightning_priors.errors import PriorError, nearest
+from lightning_priors.errors import PriorError
 from lightning_priors.functional.task_weights import (
     gradient_cosines,
     mean_over_processes,
@@ -21,6 +21,7 @@ from lightning_priors.functional.task_weights import (
 )
 from lightning_priors.metrics import TaskAccuracy
 from lightning_priors.nn import AuxiliaryHeads, Classifier
+from lightning_priors.nn.auxiliary_tasks import loss_factors, task_columns, task_names
 from lightning_priors.nn.task_weighting import (
     DynamicWeightAverage,
     Fixed,
@@ -43,27 +44,6 @@ class Answers(NamedTuple):
     """(T,)."""
     present: Tensor
     """(T,) bool, which tasks have a label in the batch."""
-
-
-def task_names(count: int, aux_names: Sequence[str] | None) -> list[str]:
-    """The names of the auxiliary tasks, for logs and options.
-
-    Args:
-        count: Number of auxiliary tasks of the data.
-        aux_names: Their names, or None for ``aux0``, ``aux1``, ...
-
-    Raises:
-        PriorError: If there is not one name for each task, or one is taken.
-
-    >>> task_names(2, None)
-    ['aux0', 'aux1']
-    """
-    names = [f"aux{task}" for task in range(count)] if aux_names is None else list(aux_names)
-    if len(names) != count:
-        raise PriorError(f"aux_names gives {len(names)} names, but the data has {count} auxiliary tasks")
-    if len({"primary", *names}) != len(names) + 1:
-        raise PriorError(f"aux_names must differ from each other and from 'primary': {', '.join(names)}")
-    return names
 
 
 class Auxiliary(PriorModule):
@@ -161,13 +141,13 @@ class Auxiliary(PriorModule):
         self.classifier = Classifier(num_classes, backbone)
         self.available = task_names(len(aux_num_classes), aux_names)
         self.tasks = self.available if tasks is None else list(tasks)
-        self.columns = [_position(name, self.available) for name in self.tasks]
+        self.columns = task_columns(self.tasks, self.available)
         sizes = [aux_num_classes[column] for column in self.columns]
         self.heads = AuxiliaryHeads(self.classifier.backbone.num_features, sizes, branches=mode == "multitask")
         self.weigher = task_weighting(
             weighting, 1 + len(sizes), mode == "multitask", temperature, lookahead_rate, aggregator
         )
-        self.register_buffer("factors", _factors(aux_weight, len(sizes)), persistent=False)
+        self.register_buffer("factors", loss_factors(aux_weight, len(sizes)), persistent=False)
         self.learns = not sizes or bool(self.factors[1:].any())
         # what gets no gradient would stall data-parallel training
         self.heads.requires_grad_(self.learns)
@@ -323,19 +303,3 @@ class Auxiliary(PriorModule):
             accuracies = zip(self.tasks, metric.compute().flatten(), strict=True)  # torchmetrics makes one a scalar
             self.log_dict({f"{stage}/acc_{name}": value for name, value in accuracies if not value.isnan()})
             metric.reset()
-
-
-def _position(name: str, available: list[str]) -> int:
-    if name not in available:
-        raise PriorError(f"there is no auxiliary task {name!r}; {nearest(name, available)}")
-    return available.index(name)
-
-
-def _factors(aux_weight: float | Sequence[float], tasks: int) -> Tensor:
-    """The factors on the losses of all tasks, the primary one first."""
-    factors = [float(aux_weight)] * tasks if isinstance(aux_weight, int | float) else list(aux_weight)
-    if len(factors) != tasks:
-        raise PriorError(f"aux_weight has {len(factors)} numbers for {tasks} auxiliary tasks")
-    if any(factor < 0 for factor in factors):
-        raise PriorError(f"aux_weight may not be negative: {factors}")
-    return torch.tensor([1.0, *factors])

@@ -19,7 +19,6 @@ from lightning_priors.errors import PriorError
 from lightning_priors.nn import Classifier
 from lightning_priors.nn.task_weighting import Weighting
 from lightning_priors.techniques import Auxiliary, GlobalLocal, Pretrained
-from lightning_priors.techniques.auxiliary import task_names
 
 KEYS = ("aux_labels",)
 OFFLINE = [name for name in get_args(Weighting) if name != "torchjd"]
@@ -369,7 +368,6 @@ def test_chosen_tasks_are_learned_and_the_others_left_alone(batch) -> None:
 
 def test_names_are_numbers_unless_given() -> None:
     assert auxiliary().tasks == ["aux0", "aux1"]
-    assert task_names(2, ["a", "b"]) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
