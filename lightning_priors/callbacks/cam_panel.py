@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import lightning as L
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_priors.batch import PriorBatch
 from lightning_priors.callbacks.drawing import Evidence, draw_panel, inside_share, pictures, shown_map
+from lightning_priors.callbacks.evaluation import EvaluationCallback
 from lightning_priors.callbacks.run_folder import class_names, run_folder
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import upsample
@@ -110,7 +111,7 @@ def place(chosen: Sequence[tuple[int, int]], new: tuple[int, int], limit: int) -
     return most if same and cells[chosen[most]] - cells[new] >= 2 else None
 
 
-class CAMPanel(L.Callback):
+class CAMPanel(EvaluationCallback):
     """Draws what the network looks at in a few validation images, side by side with the prior.
 
     The images are chosen evenly over classes and groups, and are the same in every epoch. The picture goes to
@@ -148,43 +149,20 @@ class CAMPanel(L.Callback):
         if isinstance(trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy):
             raise PriorError(f"CAMPanel does not work under {type(trainer.strategy).__name__}; leave the callback out")
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def begin(self) -> None:
         """Begins a new selection."""
         self._shown = []
-
-    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begins a new selection."""
-        self._shown = []
-
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Takes images into the selection and asks the network about them."""
-        self._select(trainer, pl_module, batch)
-
-    def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Takes images into the selection and asks the network about them."""
-        self._select(trainer, pl_module, batch)
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draws the panel."""
-        self._draw(trainer)
-
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draws the panel."""
-        self._draw(trainer)
 
     def _due(self, trainer: L.Trainer) -> bool:
         if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return False
         return not _fitting(trainer) or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _select(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: PriorBatch) -> None:
-        """Asked at once and not at the end of the epoch, when averaged weights may have been swapped out again."""
+    def see(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: PriorBatch) -> None:
+        """Takes images into the selection and asks the network about them.
+
+        At once and not at the end of the epoch, when averaged weights may have been swapped out again.
+        """
         if not self._due(trainer):
             return
         labels = batch["label"].tolist()
@@ -206,7 +184,8 @@ class CAMPanel(L.Callback):
             shown = _Shown(chosen[position], cast(PriorBatch, sample), _rows(evidence, number))
             self._shown[position : position + 1] = [shown]
 
-    def _draw(self, trainer: L.Trainer) -> None:
+    def finish(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Literal["val", "test"]) -> None:
+        """Draws the panel."""
         if not self._due(trainer) or not self._shown:
             return
         shown = sorted(self._shown, key=lambda one: (one.cell, int(one.sample["index"])))

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import numpy as np
@@ -14,8 +14,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from lightning_priors.batch import PriorBatch
 from lightning_priors.callbacks.drawing import COLD, tint
+from lightning_priors.callbacks.evaluation import EvaluationCallback, given_logits
 from lightning_priors.callbacks.run_folder import class_names, run_folder
-from lightning_priors.errors import PriorError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ def draw_confusion(counts: Tensor, names: Sequence[str]) -> "Figure":
     return figure
 
 
-class ConfusionMatrix(L.Callback):
+class ConfusionMatrix(EvaluationCallback):
     """Counts which classes are taken for which, over all processes.
 
     It needs ``validation_step`` and ``test_step`` to give back the logits (B, K), as those of `PriorModule` do. At the
@@ -79,44 +79,19 @@ class ConfusionMatrix(L.Callback):
     def __init__(self) -> None:
         self._counts: MulticlassConfusionMatrix | None = None
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def begin(self) -> None:
         """Begins at zero."""
         self._counts = None
 
-    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begins at zero."""
-        self._counts = None
-
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
+    def see(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: PriorBatch) -> None:
         """Counts a batch."""
-        self._count(pl_module, outputs, batch)
-
-    def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Counts a batch."""
-        self._count(pl_module, outputs, batch)
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes the counts."""
-        self._write(trainer, "val")
-
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes the counts."""
-        self._write(trainer, "test")
-
-    def _count(self, pl_module: L.LightningModule, outputs: Any, batch: PriorBatch) -> None:
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-            raise PriorError(f"ConfusionMatrix needs the evaluation steps of {type(pl_module).__name__} to give logits")
+        logits = given_logits(outputs, pl_module, by="ConfusionMatrix")
         if self._counts is None:
-            self._counts = MulticlassConfusionMatrix(outputs.shape[1]).to(outputs.device)
-        self._counts.update(outputs, batch["label"])
+            self._counts = MulticlassConfusionMatrix(logits.shape[1]).to(logits.device)
+        self._counts.update(logits, batch["label"])
 
-    def _write(self, trainer: L.Trainer, stage: str) -> None:
+    def finish(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Literal["val", "test"]) -> None:
+        """Writes the counts."""
         if self._counts is None or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         counts: Tensor = self._counts.compute().cpu()  # adds up over the processes, so all of them come here
