@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from gradients import assign, random_gradients
 from torch import nn
 
 from lightning_priors.functional.hypergradient import (
@@ -18,19 +19,6 @@ from lightning_priors.functional.hypergradient import (
 )
 from lightning_priors.functional.soft_labels import masked_softmax, per_class_losses, soft_label_loss
 from lightning_priors.functional.update_rules import stepped_parameters
-
-
-def random_gradients(network: nn.Module, seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
-        for name, p in network.named_parameters()
-    }
-
-
-def assign(network: nn.Module, gradients: dict[str, torch.Tensor]) -> None:
-    for name, parameter in network.named_parameters():
-        parameter.grad = gradients[name].clone()
 
 
 def norm_net(dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from gradients import assign, random_gradients
 from torch import nn
 
 from lightning_priors.functional.update_rules import global_norm, stepped_parameters, through_clipping, update_rules
@@ -15,19 +16,6 @@ OPTIMIZERS = {
     "decoupled adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.01, decoupled_weight_decay=True),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.01),
 }
-
-
-def random_gradients(network: nn.Module, seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
-        for name, p in network.named_parameters()
-    }
-
-
-def assign(network: nn.Module, gradients: dict[str, torch.Tensor]) -> None:
-    for name, parameter in network.named_parameters():
-        parameter.grad = gradients[name].clone()
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
