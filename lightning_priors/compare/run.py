@@ -110,7 +110,7 @@ def compare(tasks: Sequence[Task], output: Path) -> tuple[list[Row], dict[str, s
             progress.end("interrupted", finished=False)
             progress.say(f"the finished runs are kept in {output / 'runs.csv'}; the same command does the others")
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, the other runs can still be done
             failures[f"{task.run}, seed {task.seed}"] = error_line(error)
             progress.end(f"failed: {error_line(error)}", finished=False)
         else:
@@ -151,7 +151,7 @@ def run(task: Task, output: Path, tell: Callable[[float], None]) -> Row:
             if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns the one into the other
                 raise KeyboardInterrupt from None
             raise
-        except Exception:
+        except Exception:  # whatever it is, the caller keeps one line of it, so the log is where the rest can be read
             with log.open("a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)
             raise
