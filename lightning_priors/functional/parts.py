@@ -50,6 +50,33 @@ def jitter_boxes(boxes: Tensor, strength: float) -> Tensor:
     return torch.cat([centre - half, centre + half], 1)
 
 
+def ellipse_windows(boxes: Tensor, size: int) -> Tensor:
+    """What of a square crop about each box lies within the ellipse that touches the box's sides.
+
+    An ellipse holds a rounded target, such as a bird, and leaves out most of the background in the crop's corners.
+
+    Args:
+        boxes: (N, 4) xyxy in pixels; their shape matters, not their size. `square_boxes` gives the crops.
+        size: Side in pixels of the crops after resizing.
+
+    Returns:
+        (N, size, size), 1 where a pixel's centre lies within, 0 elsewhere.
+
+    >>> ellipse_windows(torch.tensor([[0.0, 0.0, 8.0, 4.0]]), size=6).int()
+    tensor([[[0, 0, 0, 0, 0, 0],
+             [0, 0, 0, 0, 0, 0],
+             [1, 1, 1, 1, 1, 1],
+             [1, 1, 1, 1, 1, 1],
+             [0, 0, 0, 0, 0, 0],
+             [0, 0, 0, 0, 0, 0]]], dtype=torch.int32)
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
+    radii = sides / sides.amax(1, keepdim=True)
+    place = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) + 0.5) * (2 / size) - 1
+    x, y = ((place / radii[:, axis, None]).square() for axis in (0, 1))
+    return (x[:, None, :] + y[:, :, None] < 1).to(boxes.dtype)
+
+
 def peak_boxes(evidence: Tensor, image_size: Sequence[int], threshold: float = 0.5) -> Tensor:
     """The box around the peak of an evidence map.
 

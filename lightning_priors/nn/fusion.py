@@ -1,5 +1,6 @@
 """How the answers of a global and a local network become one."""
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -17,13 +18,15 @@ class Fusion(nn.Module):
     maps too: `branch_cam` gives what each branch adds, and their means and the biases add up to the logits.
 
     Args:
-        kind: ``mean`` of the logits; ``weights``, two learned numbers, at first 1/2; ``concatenation`` of the features
-            and a linear layer; ``gate``, weights for each image by a softmax of a linear map of the features.
+        kind: ``mean`` of the logits; ``weights``, two learned numbers; ``concatenation`` of the features and a linear
+            layer; ``gate``, weights for each image by a softmax of a linear map of the features.
         num_features: Channels of the global and of the local features.
         num_classes: Number of classes K.
+        local_share: Weight in [0, 1] of the local branch in ``mean``, and at the beginning in ``weights`` and ``gate``;
+            the global one has the rest.
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: If there is no such kind, or it cannot have such a share.
 
     >>> fusion = Fusion("mean", (4, 4), num_classes=2)
     >>> one, has_part = torch.ones(1, 4), torch.tensor([True])
@@ -31,19 +34,25 @@ class Fusion(nn.Module):
     (tensor([[1., 2.]]), tensor([[0.5000, 0.5000]]))
     """
 
-    def __init__(self, kind: FusionKind, num_features: tuple[int, int], num_classes: int) -> None:
+    def __init__(
+        self, kind: FusionKind, num_features: tuple[int, int], num_classes: int, local_share: float = 0.5
+    ) -> None:
         super().__init__()
         if kind not in get_args(FusionKind):
             raise ValueError(f"no fusion {kind!r}; there are {', '.join(get_args(FusionKind))}")
-        self.kind, self.num_features = kind, num_features
+        if kind == "concatenation" and local_share != 0.5:
+            raise ValueError("fusion concatenation has no local_share; mean, weights and gate have")
+        if not 0 <= local_share <= 1 or (kind == "gate" and local_share in (0, 1)):
+            raise ValueError(f"local_share is between 0 and 1, not {local_share}")
+        self.kind, self.num_features, self.local_share = kind, num_features, local_share
         if kind == "weights":
-            self.weights = nn.Parameter(torch.full((2,), 0.5))
+            self.weights = nn.Parameter(torch.tensor([1 - local_share, local_share]))
         elif kind == "concatenation":
             self.classify = nn.Linear(sum(num_features), num_classes)
         elif kind == "gate":
             self.gate = nn.Linear(sum(num_features), 2)
-            nn.init.zeros_(self.gate.weight)  # begins as the mean
-            nn.init.zeros_(self.gate.bias)
+            nn.init.zeros_(self.gate.weight)  # begins with the same weights for all images
+            self.gate.bias.data.copy_(torch.tensor([math.log(1 - local_share), math.log(local_share)]))
 
     def forward(
         self,
@@ -71,8 +80,10 @@ class Fusion(nn.Module):
             weights = self.gate(features).softmax(1)
         elif self.kind == "weights":
             weights = self.weights.expand(len(features), 2)
+        elif self.kind == "mean":
+            weights = features.new_tensor([1 - self.local_share, self.local_share]).expand(len(features), 2)
         else:
-            weights = features.new_full((len(features), 2), 0.5 if self.kind == "mean" else 1.0)
+            weights = features.new_ones(len(features), 2)
         weights = torch.where(has_part[:, None], weights, weights.new_tensor([1.0, 0.0]))
         if self.kind == "concatenation":
             return torch.where(has_part[:, None], self.classify(features), global_logits), weights

@@ -12,7 +12,7 @@ from torchvision.ops import roi_align
 from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
-from lightning_priors.functional.parts import jitter_boxes, paste_maps, peak_boxes, square_boxes
+from lightning_priors.functional.parts import ellipse_windows, jitter_boxes, paste_maps, peak_boxes, square_boxes
 from lightning_priors.functional.prior_maps import boxes_to_grid
 from lightning_priors.nn import Classifier, Fusion, PartLocator
 from lightning_priors.nn.fusion import FusionKind
@@ -23,9 +23,11 @@ class Crops(NamedTuple):
     """Parts of a batch of pictures, as many as there are."""
 
     boxes: Tensor
-    """(N, 4) xyxy in pixels."""
+    """(N, 4) xyxy in pixels, squares."""
     owner: Tensor
     """(N,) int64, the picture in the batch that each box belongs to."""
+    parts: Tensor
+    """(N, 4) xyxy in pixels, the boxes that the squares were drawn about."""
 
 
 class Branch(NamedTuple):
@@ -82,8 +84,13 @@ class GlobalLocal(PriorModule):
         backbone: A timm model name, or ``tiny``, of both branches.
         weights: ``none``, ``imagenet``, or the path of a checkpoint.
         fusion: ``mean``, ``weights``, ``concatenation`` or ``gate``; see `lightning_priors.nn.Fusion`.
+        local_share: Weight of the local branch in ``mean``, and at the beginning in ``weights`` and ``gate``. That the
+            part decides, and not what is around it, biased images cannot teach: with both branches right on nearly all
+            of them, learned weights stay where they begin.
         crop_size: Side in pixels of what the local network sees.
         crop_scale: Side of the square crop relative to the longer side of the annotated box.
+        window: What the local network sees of a crop: the whole ``square``, or the ``ellipse`` in it that has the
+            proportions of the part's box, the rest in the mean colour.
         jitter: Random shift and resizing of the crops in training, as a fraction of their sides.
         locator: How parts are found: ``learned`` or ``cam``.
         num_parts: Parts K in an image, as many as the data annotates; ``cam`` always finds one.
@@ -100,7 +107,8 @@ class GlobalLocal(PriorModule):
         scheduler: Replaces the default schedule.
 
     Raises:
-        PriorError: If `freeze_branches` leaves nothing to train, or a checkpoint does not have the whole branch.
+        PriorError: If `freeze_branches` leaves nothing to train, the fusion cannot have that `local_share`, or a
+            checkpoint does not have the whole branch.
 
     >>> model = GlobalLocal(num_classes=2, backbone="tiny", fusion="gate", crop_size=32)
     >>> logits, cam = model.explain(torch.zeros(1, 3, 64, 64))
@@ -116,8 +124,10 @@ class GlobalLocal(PriorModule):
         backbone: str = "tiny",
         weights: str = "none",
         fusion: FusionKind = "weights",
+        local_share: float = 0.5,
         crop_size: int = 64,
         crop_scale: float = 1.5,
+        window: Literal["square", "ellipse"] = "square",
         jitter: float = 0.2,
         locator: Literal["learned", "cam"] = "learned",
         num_parts: int = 1,
@@ -140,8 +150,11 @@ class GlobalLocal(PriorModule):
         self.global_branch = Classifier(num_classes, backbone)
         self.local_branch = Classifier(num_classes, backbone)
         channels = self.global_branch.backbone.num_features
-        self.fusion = Fusion(fusion, (channels, channels), num_classes)
-        self.crop_size, self.crop_scale, self.jitter = crop_size, crop_scale, jitter
+        try:
+            self.fusion = Fusion(fusion, (channels, channels), num_classes, local_share)
+        except ValueError as error:
+            raise PriorError(str(error)) from error
+        self.crop_size, self.crop_scale, self.window, self.jitter = crop_size, crop_scale, window, jitter
         self.locator = None
         if locator == "learned":
             self.locator = PartLocator(self.global_branch.backbone.finer_stage()[1], num_parts)
@@ -170,7 +183,7 @@ class GlobalLocal(PriorModule):
         whole, crops = self.look_at_whole(image), self.annotated_crops(batch)
         if self.found_parts:
             crops = _together(crops, self.found_crops(image, whole, ~batch["part_valid"].any(1)))
-        parts = self.look_at_crops(image, Crops(jitter_boxes(crops.boxes, self.jitter), crops.owner))
+        parts = self.look_at_crops(image, crops._replace(boxes=jitter_boxes(crops.boxes, self.jitter)))
         fused, _ = self.fuse(whole, parts, crops.owner)
         terms = {}
         if not self.freeze_branches:
@@ -239,7 +252,10 @@ class GlobalLocal(PriorModule):
             channels, classes = self.local_branch.head.weight.shape[1], len(self.local_branch.head.bias)
             return Branch(*(image.new_zeros(0, *shape) for shape in [(channels, 1, 1), (classes,), (classes, 1, 1)]))
         regions = torch.cat([crops.owner[:, None].to(image.dtype), crops.boxes.to(image.dtype)], 1)
-        features = self.local_branch.backbone(roi_align(image, regions, self.crop_size, aligned=True))
+        seen = roi_align(image, regions, self.crop_size, aligned=True)
+        if self.window == "ellipse":
+            seen = seen * ellipse_windows(crops.parts, self.crop_size).to(seen).unsqueeze(1)
+        features = self.local_branch.backbone(seen)
         return Branch(features, *self.local_branch.head(features))
 
     def fuse(self, whole: Branch, parts: Branch, owner: Tensor) -> tuple[Tensor, Tensor]:
@@ -254,27 +270,27 @@ class GlobalLocal(PriorModule):
 
     def annotated_crops(self, batch: PriorBatch) -> Crops:
         """Squares about the annotated parts of a batch; images without one have no crop."""
-        owner = batch["part_valid"].nonzero()[:, 0]
-        return Crops(square_boxes(batch["part_boxes"][batch["part_valid"]], self.crop_scale), owner)
+        owner, parts = batch["part_valid"].nonzero()[:, 0], batch["part_boxes"][batch["part_valid"]]
+        return Crops(square_boxes(parts, self.crop_scale), owner, parts)
 
     def found_crops(self, image: Tensor, whole: Branch, wanted: Tensor | None = None) -> Crops:
         """Squares about the parts that are found, in all images or only those that are wanted (B,)."""
-        size = (image.shape[2], image.shape[3])
+        size, scale = (image.shape[2], image.shape[3]), self.crop_scale
         if self.locator is None or whole.finer is None:
-            evidence = evidence_map(whole.cam.detach(), whole.logits.argmax(1))
-            boxes = square_boxes(peak_boxes(evidence, size, self.peak_threshold))[:, None]
+            evidence, scale = evidence_map(whole.cam.detach(), whole.logits.argmax(1)), 1.0
+            found = peak_boxes(evidence, size, self.peak_threshold)[:, None]
         else:
             with torch.no_grad():
                 found = self.locator(whole.finer, size)
-            boxes = square_boxes(found.flatten(0, 1), self.crop_scale).view_as(found)
         owner = torch.arange(len(image), device=image.device)
         owner = owner if wanted is None else owner[wanted]
-        return Crops(boxes[owner].flatten(0, 1), owner.repeat_interleave(boxes.shape[1]))
+        parts = found[owner].flatten(0, 1)
+        return Crops(square_boxes(parts, scale), owner.repeat_interleave(found.shape[1]), parts)
 
 
 def _together(first: Crops, second: Crops) -> Crops:
     """The crops of both."""
-    return Crops(torch.cat([first.boxes, second.boxes.to(first.boxes)]), torch.cat([first.owner, second.owner]))
+    return Crops(*(torch.cat([here, there.to(here)]) for here, there in zip(first, second, strict=True)))
 
 
 def _mean_loss(parts: Branch, label: Tensor, branch: nn.Module) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_priors.functional.parts import jitter_boxes, paste_maps, peak_boxes, square_boxes
+from lightning_priors.functional.parts import ellipse_windows, jitter_boxes, paste_maps, peak_boxes, square_boxes
 
 
 def test_squares_have_the_centre_of_the_box_and_its_longer_side() -> None:
@@ -25,6 +25,19 @@ def test_jitter_stays_within_its_strength() -> None:
     shift = ((moved[:, :2] + moved[:, 2:]) / 2 - torch.tensor([30.0, 30.0])) / torch.tensor([40.0, 20.0])
     assert 0.19 < shift.abs().max() <= 0.2 + 1e-5
     assert shift.mean(0).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("sides", [(30.0, 30.0), (30.0, 12.0), (9.0, 45.0)])
+def test_an_ellipse_has_its_area_and_touches_the_sides_of_the_box(sides: tuple[float, float]) -> None:
+    box = torch.tensor([[5.0, 7.0, 5.0 + sides[0], 7.0 + sides[1]]], dtype=torch.float64)
+    (window,) = ellipse_windows(box, size=400)
+    share = [side / max(sides) for side in sides]
+    assert window.mean().item() == pytest.approx(torch.pi / 4 * share[0] * share[1], rel=1e-2)
+    for axis, part in ((0, share[0]), (1, share[1])):
+        assert window.amax(axis).sum().item() == pytest.approx(400 * part, abs=4)
+    for mirrored in (window.flip(0), window.flip(1)):
+        assert torch.equal(mirrored, window)
+    assert torch.equal(ellipse_windows(3 * box - 50, size=400)[0], window), "the size and the place do not matter"
 
 
 def test_the_box_holds_the_region_of_the_peak_and_no_other() -> None:

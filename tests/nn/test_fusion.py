@@ -33,6 +33,23 @@ def test_weights_of_one_and_zero_give_exactly_a_branch(branches, weights: tuple[
     assert torch.equal(logits, branches[branch])
 
 
+@pytest.mark.parametrize("kind", ["mean", "weights", "gate"])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_fusion_begins_with_the_share_of_the_local_branch(branches, kind: FusionKind, share: float) -> None:
+    if kind == "gate" and share != 0.25:
+        with pytest.raises(ValueError, match=f"local_share is between 0 and 1, not {share}"):
+            Fusion(kind, (4, 6), 3, share)
+        return
+    logits, weights = Fusion(kind, (4, 6), 3, share).double()(*branches, torch.ones(5, dtype=torch.bool))
+    torch.testing.assert_close(weights, torch.tensor([1 - share, share]).double().expand(5, 2), atol=1e-7, rtol=0)
+    torch.testing.assert_close(logits, (1 - share) * branches[1] + share * branches[3], atol=1e-6, rtol=0)
+
+
+def test_a_concatenation_has_no_shares() -> None:
+    with pytest.raises(ValueError, match="fusion concatenation has no local_share; mean, weights and gate have"):
+        Fusion("concatenation", (4, 6), 3, 0.9)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_part_the_global_branch_answers_alone(branches, kind: FusionKind) -> None:
     has_part = torch.tensor([True, False, True, False, False])

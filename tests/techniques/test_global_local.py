@@ -81,7 +81,7 @@ def test_evidence_of_the_local_branch_stands_in_its_box(batch) -> None:
     image = batch()["image"]
     whole = module.look_at_whole(image)
     boxes = torch.tensor([[8.0, 16.0, 16.0, 24.0]]).expand(6, 4)
-    _, cam = module.explain_with(image, whole, Crops(boxes, torch.arange(6)))
+    _, cam = module.explain_with(image, whole, Crops(boxes, torch.arange(6), boxes))
     outside = torch.ones(4, 4, dtype=torch.bool)
     outside[2, 1] = False  # cells of 8 pixels
     assert cam[:, :, outside].abs().max() == 0
@@ -269,3 +269,25 @@ def test_a_checkpoint_of_another_shape_is_refused(fit, tmp_path: Path) -> None:
 def test_nothing_to_train_is_refused() -> None:
     with pytest.raises(PriorError, match="leaves nothing to train"):
         GlobalLocal(fusion="mean", freeze_branches=True)
+
+
+def test_the_local_network_sees_the_ellipse_alone(batch) -> None:
+    """What lies in the corners of a crop changes nothing; in a square window it does."""
+    sample, same = batch(size=64), {}
+    box = sample["part_boxes"][0, 0] = torch.tensor([8.0, 16.0, 56.0, 48.0])
+    sample["part_valid"][:] = False
+    sample["part_valid"][0, 0] = True
+    changed = sample["image"].clone()
+    changed[0, :, :14, :18] = 5.0  # above the box, and in its corner
+    for window in ("square", "ellipse"):
+        module = GlobalLocal(crop_size=32, crop_scale=1.0, window=window, jitter=0.0).eval()
+        crops = module.annotated_crops(sample)
+        assert torch.equal(crops.parts, box[None])
+        looks = [module.look_at_crops(image, crops).logits for image in (sample["image"], changed)]
+        same[window] = torch.equal(*looks)
+    assert same == {"square": False, "ellipse": True}
+
+
+def test_a_share_that_the_fusion_cannot_have_is_said() -> None:
+    with pytest.raises(PriorError, match="fusion concatenation has no local_share"):
+        GlobalLocal(fusion="concatenation", local_share=0.9)
