@@ -7,6 +7,7 @@ from lightning_priors.nn.classifier import CAMHead, Classifier
 from lightning_priors.nn.fusion import Fusion
 from lightning_priors.nn.label_generator import LabelGenerator, TwoTasks
 from lightning_priors.nn.part_locator import PartLocator
+from lightning_priors.nn.region_finder import RegionFinder
 from lightning_priors.nn.tiny import TinyConvNet
 from lightning_priors.nn.weights import WeightsReport
 
@@ -19,6 +20,7 @@ __all__ = [
     "Fusion",
     "LabelGenerator",
     "PartLocator",
+    "RegionFinder",
     "TinyConvNet",
     "TwoTasks",
     "WeightsReport",

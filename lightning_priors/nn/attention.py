@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_priors.functional.precision import at_least_float32
-
-HIDDEN_CHANNELS = 128
-"""Channels of the features that an `AttentionBranch` makes for itself."""
+from lightning_priors.nn.cells import HIDDEN_CHANNELS, hidden_layers
 
 
 def attend(features: Tensor, attention_logits: Tensor, residual: bool = True) -> Tensor:
@@ -104,11 +102,7 @@ class AttentionBranch(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(
-            nn.Conv2d(num_features, HIDDEN_CHANNELS, 3, padding=1, bias=False),
-            nn.BatchNorm2d(HIDDEN_CHANNELS),
-            nn.ReLU(),
-        )
+        self.hidden = nn.Sequential(*hidden_layers(num_features))
         self.class_maps = nn.Conv2d(HIDDEN_CHANNELS, num_classes, 1)
         self.attention = nn.Conv2d(HIDDEN_CHANNELS, 1, 1)
 

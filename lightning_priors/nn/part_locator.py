@@ -5,9 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_priors.functional.precision import at_least_float32
-
-HIDDEN_CHANNELS = 128
-"""Channels between the two convolutions of `PartLocator`."""
+from lightning_priors.nn.cells import HIDDEN_CHANNELS, hidden_layers
 
 
 class PartLocator(nn.Module):
@@ -16,8 +14,7 @@ class PartLocator(nn.Module):
     For each part a cell says how likely the part's centre lies in it (a softmax over the cells), and where the box is
     if so: the centre's offset from the cell's centre and the logarithm of the sides, in cells. This is an anchor-free
     detector (Zhou, Wang and Krähenbühl 2019, "Objects as Points", section 3) for parts that an image has once. As
-    there, a 3x3 convolution comes before the linear map of each cell; batch normalisation stands between, as features
-    of an early stage have any scale.
+    there, a 3x3 convolution comes before the linear map of each cell.
 
     Args:
         num_features: Channels C of the feature map; one with cells finer than the parts serves best.
@@ -30,12 +27,7 @@ class PartLocator(nn.Module):
 
     def __init__(self, num_features: int, num_parts: int) -> None:
         super().__init__()
-        self.predict = nn.Sequential(
-            nn.Conv2d(num_features, HIDDEN_CHANNELS, 3, padding=1, bias=False),
-            nn.BatchNorm2d(HIDDEN_CHANNELS),
-            nn.ReLU(),
-            nn.Conv2d(HIDDEN_CHANNELS, 5 * num_parts, 1),
-        )
+        self.predict = nn.Sequential(*hidden_layers(num_features), nn.Conv2d(HIDDEN_CHANNELS, 5 * num_parts, 1))
 
     def forward(self, features: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Finds the parts.

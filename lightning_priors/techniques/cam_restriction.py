@@ -11,7 +11,8 @@ from lightning_priors.batch import PriorBatch
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.guidance import GuidanceLoss, guidance_loss, masked_mean
 from lightning_priors.functional.prior_maps import prior_map
-from lightning_priors.nn import Classifier
+from lightning_priors.nn import Classifier, RegionFinder
+from lightning_priors.nn.region_finder import region_loss
 from lightning_priors.techniques.base import PriorModule, PriorStep
 
 
@@ -56,7 +57,10 @@ class CAMRestriction(PriorModule):
     The loss is cross entropy plus `weight` times a guidance loss between the evidence map of the labelled class and the
     prior map (Rao et al. 2023, "Studying How to Efficiently and Effectively Guide Models with Explanations",
     equations 2 to 6). With two classes the evidence map is the signed class activation map. Images without an
-    annotation take part in the cross entropy alone.
+    annotation take part in the cross entropy alone, unless `found_regions` gives them one: then a `RegionFinder` learns
+    from the annotated images, on detached features of an earlier stage, where the target is, and what it finds in the
+    others is their prior. A few masks are soon known by heart, and the evidence in all other images goes where it
+    likes.
 
     Args:
         num_classes: Number of classes K of the primary task.
@@ -69,11 +73,15 @@ class CAMRestriction(PriorModule):
         prior: What the prior map is made of: ``mask`` or ``part_boxes``.
         dilation: Enlargement of the prior map, as a fraction of the target's sides.
         hard_mask: Whether the training logits are the mean over the cells inside the prior, where there is one.
+        found_regions: Whether images without an annotation are restricted to the region that is found in them.
         lr: Learning rate of the default optimiser, AdamW.
         weight_decay: Weight decay of the default optimiser.
         warmup_epochs: Linear warm-up of the learning rate before its cosine, in epochs.
         optimizer: Replaces the default optimiser.
         scheduler: Replaces the default schedule.
+
+    Raises:
+        PriorError: If regions are to be found and the backbone hands out no finer map.
 
     >>> model = CAMRestriction(num_classes=2, backbone="tiny", loss="energy", weight=1.0)
     >>> logits, cam = model.explain(torch.zeros(1, 3, 64, 64))
@@ -94,6 +102,7 @@ class CAMRestriction(PriorModule):
         prior: Literal["mask", "part_boxes"] = "mask",
         dilation: float = 0.0,
         hard_mask: bool = False,
+        found_regions: bool = False,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         warmup_epochs: float = 0.0,
@@ -105,23 +114,45 @@ class CAMRestriction(PriorModule):
         self.classifier = Classifier(num_classes, backbone)
         self.loss, self.weight, self.weight_warmup_epochs = loss, weight, weight_warmup_epochs
         self.prior, self.dilation, self.hard_mask = prior, dilation, hard_mask
+        self.finder: RegionFinder | None = None
+        if found_regions and (weight != 0 or hard_mask):
+            self.finder = RegionFinder(self.classifier.backbone.finer_stage()[1])
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Classifies images (B, 3, H, W) to logits (B, K) and class activation maps (B, K, h, w)."""
         logits, cam = self.classifier(image)
         return logits, cam
 
+    def explain_maps(self, image: Tensor) -> dict[str, Tensor]:
+        """From images (B, 3, H, W) gives the regions (B, i, j) in [0, 1] that are found, where they are, for panels."""
+        if self.finder is None:
+            return {}
+        return {"region": self.finder(self.classifier.backbone.forward_with_finer(image)[1]).sigmoid()}
+
     def step(self, batch: PriorBatch) -> PriorStep:
         """Cross entropy, of the restricted logits where asked for, plus the weighted guidance loss."""
-        label = batch["label"]
-        logits, cam = self.classifier(batch["image"])
-        prior, valid = prior_map(batch, cam.shape[2:], prefer=self.prior, dilation=self.dilation)
+        label, terms = batch["label"], {}
+        if self.finder is None:
+            logits, cam = self.classifier(batch["image"])
+            prior, valid = self._prior(batch, cam.shape[2:])
+        else:
+            features, finer = self.classifier.backbone.forward_with_finer(batch["image"])
+            logits, cam = self.classifier.head(features)
+            prior, valid = self._prior(batch, cam.shape[2:])
+            regions = self.finder(finer.detach())
+            terms["finder"] = region_loss(regions, *self._prior(batch, finer.shape[2:]))
+            found = F.adaptive_avg_pool2d(regions.detach().sigmoid(), cam.shape[2:])
+            prior, valid = torch.where(valid[:, None, None], prior, found), torch.ones_like(valid)
         if self.hard_mask:
             inside = torch.where(valid[:, None, None], prior, 1.0)
             logits = restricted_logits(cam, self.classifier.head.bias, inside)
-        loss = F.cross_entropy(logits, label)
+        terms["class"] = F.cross_entropy(logits, label)
         weight = self.weight * ramp(self.epochs_done, self.weight_warmup_epochs)
-        if weight == 0:
-            return PriorStep(loss, logits, {})
-        guidance = weight * masked_mean(guidance_loss(self.loss, evidence_map(cam, label), prior), valid)
-        return PriorStep(loss + guidance, logits, {"class": loss, "restriction": guidance})
+        if weight != 0:
+            distance = guidance_loss(self.loss, evidence_map(cam, label), prior)
+            terms["restriction"] = weight * masked_mean(distance, valid)
+        return PriorStep(torch.stack(list(terms.values())).sum(), logits, terms)
+
+    def _prior(self, batch: PriorBatch, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """The annotation as maps (B, h, w), and which images have one (B,)."""
+        return prior_map(batch, size, prefer=self.prior, dilation=self.dilation)

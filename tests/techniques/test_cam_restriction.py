@@ -132,3 +132,72 @@ def test_mirrored_images_and_masks_have_the_mirrored_gradient(batch) -> None:
     loss = guidance_loss("energy", evidence_map(mirrored, sample["label"]), prior.flip(2)).sum()
     (mirrored_gradient,) = torch.autograd.grad(loss, mirrored)
     torch.testing.assert_close(mirrored_gradient.flip(3), gradient)
+
+
+BACKBONES = pytest.mark.parametrize("backbone", ["tiny", "resnet18"])
+
+
+@BACKBONES
+def test_where_all_is_annotated_nothing_found_counts(batch, backbone: str) -> None:
+    """The network's gradient is to the bit that of the annotation alone; the finder's goes into the finder alone."""
+    plain, finding = (CAMRestriction(backbone=backbone, found_regions=found) for found in (False, True))
+    finding.classifier.load_state_dict(plain.classifier.state_dict())
+    sample = batch(size=64)
+    gradients = []
+    for module in (plain, finding):
+        loss = module.step(sample).loss
+        wanted = [value for value in module.classifier.parameters() if value.requires_grad]
+        gradients.append(torch.autograd.grad(loss, wanted))
+    assert all(torch.equal(left, right) for left, right in zip(*gradients, strict=True))
+
+
+@BACKBONES
+@pytest.mark.parametrize("hard_mask", [False, True])
+def test_what_is_found_takes_the_place_of_what_is_missing(batch, hard_mask: bool, backbone: str) -> None:
+    module = CAMRestriction(backbone=backbone, weight=0.7, hard_mask=hard_mask, found_regions=True).eval()
+    sample = batch(size=64)
+    sample["mask_valid"][2:] = False
+    logits, cam = module.explain(sample["image"])
+    (region,) = module.explain_maps(sample["image"]).values()
+    prior, _ = prior_map(sample, cam.shape[2:])
+    prior[2:] = F.adaptive_avg_pool2d(region, cam.shape[2:])[2:]
+    step = module.step(sample)
+    guidance = 0.7 * guidance_loss("energy", evidence_map(cam, sample["label"]), prior).mean()
+    torch.testing.assert_close(step.terms["restriction"], guidance)
+    expected = restricted_logits(cam, module.classifier.head.bias, prior) if hard_mask else logits
+    torch.testing.assert_close(step.logits, expected)
+    fine, _ = prior_map(sample, region.shape[1:])
+    cells = F.binary_cross_entropy(region[:2], fine[:2])
+    torch.testing.assert_close(step.terms["finder"], cells)
+
+
+def test_without_any_annotation_every_parameter_gets_a_gradient(batch) -> None:
+    """One without would stall DistributedDataParallel; and the finder learns nothing."""
+    module, sample = CAMRestriction(found_regions=True), batch()
+    sample["mask_valid"][:] = False
+    module.step(sample).loss.backward()
+    assert all(value.grad is not None for value in module.parameters())
+    assert module.finder is not None
+    assert not any(value.grad.any() for value in module.finder.parameters() if value.grad is not None)
+
+
+def test_what_is_found_teaches_nothing_but_the_evidence(batch) -> None:
+    """The finder gets no gradient from the restriction, and the network none from the finder."""
+    module, sample = CAMRestriction(found_regions=True), batch()
+    sample["mask_valid"][2:] = False
+    terms = module.step(sample).terms
+    assert module.finder is not None
+    network, finder = list(module.classifier.parameters()), list(module.finder.parameters())
+    for name, untouched in (("finder", network), ("restriction", finder), ("class", finder)):
+        found = torch.autograd.grad(terms[name], untouched, retain_graph=True, allow_unused=True)
+        assert found == (None,) * len(untouched), name
+
+
+def test_the_finder_finds_in_images_that_it_was_never_shown_the_region_of(fit) -> None:
+    module = CAMRestriction(found_regions=True, lr=3e-3)
+    trainer = fit(module, epochs=15)
+    sample = next(iter(trainer.val_dataloaders))
+    (region,) = module.eval().explain_maps(sample["image"]).values()
+    prior, _ = prior_map(sample, region.shape[1:])
+    inside = (region * prior).sum((1, 2)) / region.sum((1, 2))
+    assert inside.mean() > 2 * prior.mean()
