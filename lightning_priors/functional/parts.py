@@ -108,6 +108,37 @@ def peak_boxes(evidence: Tensor, image_size: Sequence[int], threshold: float = 0
     return box.to(evidence.dtype)
 
 
+def spread_boxes(covered: Tensor, image_size: Sequence[int]) -> Tensor:
+    """The box whose centre and spread are those of a map of what is covered.
+
+    A box of side s that is covered evenly has the variance s^2 / 12 along that side; so has a map of cells, with the
+    variance within a cell added to that of the cells' centres.
+
+    Args:
+        covered: (B, h, w), not negative.
+        image_size: Height H and width W in pixels.
+
+    Returns:
+        (B, 4) xyxy in pixels: for a map of ones in a rectangle of cells that rectangle; the middle of the picture for a
+        map of zeros.
+
+    >>> spread_boxes(torch.tensor([[[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]]), image_size=(20, 30))
+    tensor([[10.,  0., 30., 10.]])
+    """
+    total, ends = covered.sum((1, 2)), []
+    for side, axis in ((image_size[1], 1), (image_size[0], 2)):
+        share = covered.sum(axis)
+        count = share.shape[1]
+        place = (torch.arange(count, device=covered.device, dtype=covered.dtype) + 0.5) * (side / count)
+        share = torch.where(total[:, None] > 0, share / total[:, None], 1 / count)
+        centre = (share * place).sum(1)
+        variance = (share * (place - centre[:, None]).square()).sum(1) + (side / count) ** 2 / 12
+        half = (3 * variance).sqrt()
+        ends.append((centre - half, centre + half))
+    (left, right), (top, bottom) = ends
+    return torch.stack([left, top, right, bottom], 1)
+
+
 def paste_maps(
     maps: Tensor, boxes: Tensor, owner: Tensor, count: int, image_size: Sequence[int], size: Sequence[int]
 ) -> Tensor:

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from lightning_priors.functional.parts import ellipse_windows, jitter_boxes, paste_maps, peak_boxes, square_boxes
+from lightning_priors.functional.parts import (
+    ellipse_windows,
+    jitter_boxes,
+    paste_maps,
+    peak_boxes,
+    spread_boxes,
+    square_boxes,
+)
 
 
 def test_squares_have_the_centre_of_the_box_and_its_longer_side() -> None:
@@ -56,6 +63,28 @@ def test_a_winding_region_is_followed_to_its_end() -> None:
 def test_a_map_without_positive_evidence_gives_the_cell_of_its_maximum() -> None:
     evidence = -torch.arange(1.0, 13).view(1, 3, 4).flip(1)
     assert peak_boxes(evidence, (3, 4)).tolist() == [[0.0, 2.0, 1.0, 3.0]]
+
+
+def test_the_box_of_a_rectangle_of_cells_is_that_rectangle() -> None:
+    covered = torch.zeros(2, 5, 7, dtype=torch.float64)
+    covered[0, 1:4, 2:4] = 0.3
+    covered[1, 4, 0] = 2.0
+    boxes = spread_boxes(covered, image_size=(50, 140))
+    expected = torch.tensor([[40.0, 10, 80, 40], [0, 40, 20, 50]], dtype=torch.float64)
+    torch.testing.assert_close(boxes, expected)
+    assert spread_boxes(torch.zeros(1, 5, 7), (50, 140)).tolist() == [pytest.approx([0, 0, 140, 50])]
+
+
+def test_the_box_of_a_map_is_flip_and_shift_equivariant() -> None:
+    torch.manual_seed(0)
+    covered = torch.zeros(20, 12, 12, dtype=torch.float64)
+    covered[:, 3:8, 3:8] = torch.rand(20, 5, 5, dtype=torch.float64)
+    boxes = spread_boxes(covered, (96, 96))
+    mirrored = torch.stack([96 - boxes[:, 2], boxes[:, 1], 96 - boxes[:, 0], boxes[:, 3]], 1)
+    torch.testing.assert_close(spread_boxes(covered.flip(2), (96, 96)), mirrored)
+    moved = spread_boxes(covered.roll((2, -3), dims=(1, 2)), (96, 96))
+    torch.testing.assert_close(moved, boxes + 8 * torch.tensor([-3.0, 2.0, -3.0, 2.0]).double())
+    torch.testing.assert_close(spread_boxes(covered * 1e3, (96, 96)), boxes)
 
 
 def test_found_boxes_are_flip_and_shift_equivariant() -> None:

@@ -15,18 +15,13 @@ def boxes() -> torch.Tensor:
     return torch.cat([start, start + 1 + torch.rand(5, 2, 2, dtype=torch.float64) * 12], 2)
 
 
-def test_places_and_boxes_are_inverse(boxes) -> None:
-    cell, place = PartLocator._to_places(boxes, GRID, SIZE)
-    torch.testing.assert_close(PartLocator._to_boxes(place, cell, GRID, SIZE), boxes)
-    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
-    assert torch.equal(cell % 6, (centre[..., 0] // 16).long())
-    assert torch.equal(cell // 6, (centre[..., 1] // 16).long())
-
-
-def test_it_learns_boxes_from_one_hot_features(boxes) -> None:
-    """Features that name the cell and the image determine every box: the loss goes to zero."""
-    locator = PartLocator(5 * 24, 2).double()
+def test_it_learns_boxes_from_one_hot_features() -> None:
+    """Features that name the cell and the image determine every box, to the cell: so are those that it finds."""
     torch.manual_seed(0)
+    locator = PartLocator(5 * 24, 2).double()
+    corner = torch.stack([torch.randint(0, 4, (5, 2)), torch.randint(0, 2, (5, 2))], 2)
+    sides = torch.stack([torch.randint(1, 3, (5, 2)), torch.randint(1, 3, (5, 2))], 2)
+    boxes = 16.0 * torch.cat([corner, corner + sides], 2).double()
     features = torch.eye(120, dtype=torch.float64).view(5, 24, 120).transpose(1, 2).reshape(5, 120, 4, 6)
     optimizer = torch.optim.LBFGS(locator.parameters(), max_iter=400, line_search_fn="strong_wolfe")
     valid = torch.ones(5, 2, dtype=torch.bool)
@@ -40,6 +35,18 @@ def test_it_learns_boxes_from_one_hot_features(boxes) -> None:
     optimizer.step(closure)
     assert locator.loss(features, boxes, valid, SIZE) < 1e-3
     torch.testing.assert_close(locator(features, SIZE), boxes, atol=0.05, rtol=0)
+
+
+def test_the_loss_is_that_of_each_part_alone(boxes) -> None:
+    """Parts do not hide each other, and a part that is covered as is said costs no more than its own entropy."""
+    locator, features = PartLocator(3, 2).double().eval(), torch.randn(5, 3, 4, 6, dtype=torch.float64)
+    valid = torch.ones(5, 2, dtype=torch.bool)
+    each = []
+    for part in range(2):
+        alone = torch.zeros_like(valid)
+        alone[:, part] = True
+        each.append(locator.loss(features, boxes, alone, SIZE))
+    torch.testing.assert_close(locator.loss(features, boxes, valid, SIZE), torch.stack(each).mean())
 
 
 def test_an_absent_part_changes_nothing(boxes) -> None:
@@ -60,14 +67,15 @@ def test_found_boxes_shift_with_the_features() -> None:
     torch.manual_seed(0)
     locator = PartLocator(3, 1).eval()
     with torch.no_grad():
-        locator.predict[-1].weight[0].abs_()  # so that whatever the first convolution sees speaks for a part
+        # so that whatever the first convolution sees speaks for a part, and the rest does not
+        locator.predict[-1].weight[0].abs_().mul_(1e3)
+        locator.predict[-1].bias.fill_(-100)
     features = torch.zeros(1, 3, 8, 8)
     features[..., 2:4, 2:4] = torch.randn(3, 2, 2) * 5
     moved = features.roll((1, 3), dims=(2, 3))
-    background = locator._predictions(torch.zeros(1, 3, 8, 8))[0].max()
-    assert locator._predictions(features)[0].max() > background, "the peak lies in the patch"
     found, shifted = locator(features, (64, 64)), locator(moved, (64, 64))
     torch.testing.assert_close(shifted, found + torch.tensor([24.0, 8.0, 24.0, 8.0]))
+    assert ((found[..., :2] < 32) & (found[..., 2:] > 16)).all(), "the box lies on the patch"
 
 
 def test_loss_gradcheck(boxes) -> None:
