@@ -9,11 +9,14 @@ The memory is the most that a process of its own has held in a few cycles of ste
 built, less the optimisers' state: activations, gradients and everything that is kept from one step to the next. Under
 Linux it is the resident memory, on a GPU the allocated one. `--memory-steps` asks instead whether it grows.
 
+"Kept" holds the results of convolutions for the forward-mode pass, "checkpointed" computes the generator's activations
+again when it learns.
+
 "Published" is the schedule of Liu et al. 2019: after each training step a second pass looks ahead and trains the
 generator, by double backward, or by a central difference.
 
     python benchmarks/maxl_cost.py [--backbone vgg16_bn] [--batch-sizes 100 32] [--rounds 10] [--threads 1]
-        [--device cpu] [--variants ...] [--memory] [--memory-steps 1000]
+        [--device cpu] [--channels-last] [--variants ...] [--memory] [--memory-steps 1000]
 """
 
 import argparse
@@ -35,6 +38,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_priors.callbacks import ChannelsLast
 from lightning_priors.techniques import MAXL
 
 CLASSES, SUB_CLASSES = 20, 5
@@ -51,8 +55,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "published, first order": PUBLISHED | {"method": "finite_difference"},
     "own generator, every step": OURS | {"generator": "own", "generator_every": 1},
     "own generator, every 5th": OURS | {"generator": "own", "generator_every": EVERY},
+    "own generator, every step, kept": OURS | {"generator": "own", "generator_every": 1, "keep_convolutions": True},
+    "own generator, every 5th, kept": OURS | {"generator": "own", "generator_every": EVERY, "keep_convolutions": True},
+    "own generator, every 5th, checkpointed": OURS
+    | {"generator": "own", "generator_every": EVERY, "checkpoint_generator": True},
+    "own generator, every step, checkpointed": OURS
+    | {"generator": "own", "generator_every": 1, "checkpoint_generator": True},
     "feature head, every step": OURS | {"generator": "features", "generator_every": 1},
     "feature head, every 5th": OURS | {"generator": "features", "generator_every": EVERY},
+    "feature head, every step, kept": OURS | {"generator": "features", "generator_every": 1, "keep_convolutions": True},
+    "feature head, every 5th, kept": OURS
+    | {"generator": "features", "generator_every": EVERY, "keep_convolutions": True},
     "feature head, every 5th, none spared": OURS
     | {"generator": "features", "generator_every": EVERY, "spare_auxiliary": False},
     "own generator, every step, differences": OURS
@@ -120,17 +133,17 @@ def build(name: str, backbone: str) -> MAXL:
     )
 
 
-def fit(module: MAXL, data: Batches, device: str, each: Each) -> None:
+def fit(module: MAXL, data: Batches, options: argparse.Namespace, each: Each) -> None:
     """Trains for as many steps as there are batches."""
     trainer = L.Trainer(
         max_epochs=1,
-        accelerator=device,
+        accelerator=options.device,
         devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[each],
+        callbacks=[each, *([ChannelsLast()] if options.channels_last else [])],
     )
     trainer.fit(module, DataLoader(data, batch_size=None))
 
@@ -171,7 +184,7 @@ class Contestant:
         torch.set_num_threads(options.threads)
         try:
             data = Batches(self._count, options.image_size, FIRST_STEPS + options.rounds)
-            fit(build(self.name, options.backbone), data, options.device, Each(self._before, self._after))
+            fit(build(self.name, options.backbone), data, options, Each(self._before, self._after))
         except BaseException as error:
             self._failed = error
             self._done.release()
@@ -247,7 +260,7 @@ def measure_memory(name: str, options: argparse.Namespace, count: int) -> list[i
             memory.restart()
 
     memory.restart()
-    fit(module, data, options.device, Each(before, after))
+    fit(module, data, options, Each(before, after))
     return peaks
 
 
@@ -299,6 +312,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10, help=f"a multiple of {EVERY}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--channels-last", action="store_true", help="the memory layout, of all variants")
     parser.add_argument("--clock", choices=["processor", "wall"], default="processor")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--memory", action="store_true", help="measure the memory and not the time")

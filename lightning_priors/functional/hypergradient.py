@@ -40,6 +40,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_priors.functional.batch_norm import LeanBatchNorm
+from lightning_priors.functional.kept_convolutions import KeptConvolutions, ReplayedConvolutions
 from lightning_priors.functional.update_rules import global_norm, stepped_parameters, through_clipping, update_rules
 
 Method = Literal["forward_mode", "finite_difference"]
@@ -151,6 +152,7 @@ class InnerStep:
         v: Mapping[str, Tensor],
         method: Method = "forward_mode",
         random_state: RandomState | None = None,
+        kept: KeptConvolutions | None = None,
     ) -> Tensor:
         """The derivative of the primary loss after the step with respect to the labels of the step.
 
@@ -165,6 +167,7 @@ class InnerStep:
             v: The gradient of the primary loss at theta+, by parameter name.
             method: ``forward_mode``, exact, or ``finite_difference``, two forward passes.
             random_state: From before the forward pass of these inputs, where the step was made of several batches.
+            kept: Of the forward pass of these inputs in the step: forward mode then saves a third of its convolutions.
 
         Returns:
             (B, A), to be passed to ``labels.backward``.
@@ -176,7 +179,7 @@ class InnerStep:
         if method == "forward_mode":
             try:
                 with replay():
-                    derivative = forward_mode(*point, inputs, losses, direction)
+                    derivative = forward_mode(*point, inputs, losses, direction, kept)
                 return scale / len(derivative) * derivative
             except NotImplementedError as error:
                 reason = str(error).split(". ")[0]
@@ -199,6 +202,7 @@ def forward_mode(
     inputs: tuple[Any, ...],
     losses: Losses,
     direction: Mapping[str, Tensor],
+    kept: KeptConvolutions | None = None,
 ) -> Tensor:
     """The derivative of each image's losses along a direction, exact, at about the cost of two forward passes.
 
@@ -209,6 +213,7 @@ def forward_mode(
         inputs: The arguments of the network.
         losses: From what the network returns to losses (B, A).
         direction: By parameter name; parameters without one stay where they are.
+        kept: Convolutions of a forward pass at this point with these inputs, which need not be made again.
 
     Returns:
         (B, A).
@@ -222,7 +227,8 @@ def forward_mode(
     tensor([[36.]])
     """
     _load_forward_rules()
-    with torch.no_grad(), _differentiable_kernels(parameters), forward_ad.dual_level(), LeanBatchNorm():
+    replay = contextlib.nullcontext() if kept is None else ReplayedConvolutions(kept)
+    with torch.no_grad(), _differentiable_kernels(parameters), forward_ad.dual_level(), LeanBatchNorm(), replay:
         point = {name: _dual(p, direction[name]) if name in direction else p for name, p in parameters.items()}
         value, derivative = forward_ad.unpack_dual(losses(_call(network, point, buffers, inputs)))  # type: ignore[no-untyped-call]
         return torch.zeros_like(value) if derivative is None else derivative

@@ -1,9 +1,13 @@
 """The network that invents auxiliary labels, and the one that learns them beside its primary task."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lightning_priors.functional.processes import gather_rows
 from lightning_priors.functional.soft_labels import hierarchy_mask, masked_softmax, sinkhorn
@@ -26,6 +30,8 @@ class LabelGenerator(nn.Module):
         balance: ``entropy`` makes a masked softmax, which needs a loss against collapse; ``sinkhorn`` gives each
             sub-class an equal share of the batch, over all processes.
         temperature: Above 0; below 1 the labels are harder.
+        checkpoint: Whether a network of its own keeps no activations for the backward pass, but computes them again
+            (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
 
     Raises:
         ValueError: If not exactly one of backbone and features is given.
@@ -47,11 +53,12 @@ class LabelGenerator(nn.Module):
         num_features: int | None = None,
         balance: Balance = "entropy",
         temperature: float = 1.0,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
         if (backbone is None) == (num_features is None):
             raise ValueError("a label generator has either a backbone or the features of another network")
-        self.balance, self.temperature = balance, temperature
+        self.balance, self.temperature, self.checkpoint = balance, temperature, checkpoint
         self.backbone = None if backbone is None else Backbone(backbone)
         channels = self.backbone.num_features if self.backbone is not None else num_features or 0
         hidden: list[nn.Module] = [] if self.backbone is not None else [nn.Linear(channels, channels), nn.ReLU()]
@@ -72,6 +79,13 @@ class LabelGenerator(nn.Module):
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The scores (B, A) of all sub-classes, for the inputs of `forward`."""
+        if self.checkpoint and torch.is_grad_enabled():
+            contexts = partial(_first_and_second_time, self)
+            scores: Tensor = checkpoint(self._scores, inputs, use_reentrant=False, context_fn=contexts)
+            return scores
+        return self._scores(inputs)
+
+    def _scores(self, inputs: Tensor) -> Tensor:
         features = inputs.detach() if self.backbone is None else self.backbone(inputs)
         scores: Tensor = self.head(features.mean((2, 3)))
         return scores
@@ -83,6 +97,24 @@ class LabelGenerator(nn.Module):
         everybody, own = gather_rows(logits)
         masks, _ = gather_rows(self.mask[label].to(logits.dtype))
         return sinkhorn(everybody, masks > 0, self.temperature)[own]
+
+
+@contextlib.contextmanager
+def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Puts buffers, such as running statistics, back to what they were."""
+    before = [buffer.clone() for buffer in module.buffers()]
+    try:
+        yield
+    finally:  # the repetition ends with an exception of its own once it has what the backward pass needs
+        for buffer, value in zip(module.buffers(), before, strict=True):
+            buffer.copy_(value)
+
+
+def _first_and_second_time(
+    module: nn.Module,
+) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+    """What a pass and its repetition are made in: the images count once in the running statistics."""
+    return contextlib.nullcontext(), _unchanged_buffers(module)
 
 
 class TaskOutputs(NamedTuple):

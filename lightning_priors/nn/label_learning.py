@@ -24,6 +24,7 @@ from lightning_priors.functional.hypergradient import (
     named_gradients,
     unrolled_label_gradient,
 )
+from lightning_priors.functional.kept_convolutions import KeptConvolutions
 from lightning_priors.functional.processes import mean_gradients, process_count, total_over_processes
 from lightning_priors.functional.soft_labels import per_class_losses, soft_label_loss
 from lightning_priors.functional.update_rules import global_norm, stepped_parameters
@@ -55,6 +56,8 @@ class InnerBatch:
     """(B, A) of the generator, with their graph."""
     labels: Tensor
     """(B, A), with their graph back to the logits."""
+    kept: KeptConvolutions | None = None
+    """Of the network's forward pass."""
 
 
 class Lesson(NamedTuple):
@@ -185,7 +188,8 @@ class LabelLearner:
         """The derivative of the primary loss after the step by the labels (B, A) of one of its batches."""
         image = (inner.part.batch["image"],)
         method = cast(Method, self.method)
-        return inner.part.share * self.aux_weight * step.label_gradient(image, self.losses, v, method, inner.state)
+        gradient = step.label_gradient(image, self.losses, v, method, inner.state, inner.kept)
+        return inner.part.share * self.aux_weight * gradient
 
     def _unrolled(self, inner: InnerBatch, meta: Part, optimizer: torch.optim.Optimizer) -> Tensor:
         """The same by double backward, for one process."""

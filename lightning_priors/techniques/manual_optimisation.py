@@ -89,9 +89,10 @@ class ManualOptimisation(PriorModule):
             total = min(limits + ([most] if most >= 0 else []), default=math.inf)
         return warmup / self.accumulate_batches, total
 
-    def steps_of_an_epoch(self) -> int:
-        """How many steps of the network an epoch has, the last one perhaps of fewer batches."""
-        return math.ceil(self.trainer.num_training_batches / self.accumulate_batches)
+    def steps_of_an_epoch(self) -> float:
+        """How many steps of the network an epoch has, the last one perhaps of fewer batches; it may be infinite."""
+        steps = self.trainer.num_training_batches / self.accumulate_batches
+        return steps if math.isinf(steps) else math.ceil(steps)
 
     def configure_callbacks(self) -> list[Callback]:
         """Refuses what would be refused later, and without naming the option to use instead.

@@ -1,5 +1,6 @@
 """Technique 6: MAXL. A second network invents the auxiliary labels, so that learning them lowers the primary loss."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from lightning_priors.errors import PriorError
 from lightning_priors.functional.clustering import hashed_uniform
 from lightning_priors.functional.generator_update import MetaGradient, generator_gradients, mean_label, shared_cosine
 from lightning_priors.functional.hypergradient import InnerStep, RandomState
+from lightning_priors.functional.kept_convolutions import KeptConvolutions
 from lightning_priors.functional.processes import process_count, total_over_processes
 from lightning_priors.functional.soft_labels import label_entropy, per_class_losses, soft_label_loss
 from lightning_priors.functional.update_rules import update_rules
@@ -98,6 +100,10 @@ class MAXL(ManualOptimisation):
             alone. That saves it a backward pass, and frees its graph before the forward-mode pass. Batches that the
             generator is going to learn from are not spared, so with `generator_every` 1 none is, nor where batches are
             accumulated.
+        keep_convolutions: Whether the forward-mode pass takes the results of convolutions from the step's own forward
+            pass, a third of its time, and holds them in memory until then; for the schedule ``interleaved``.
+        checkpoint_generator: Whether a generator with a network of its own computes its activations again when it
+            learns, so that they are not in memory together with the network's, for the time of a forward pass.
         lookahead_every: How often the loss ahead is logged, in batches, and in spared batches ``cosine``; 0 is never.
         lr: Learning rate of the default optimiser, AdamW.
         weight_decay: Weight decay of the default optimiser.
@@ -142,6 +148,8 @@ class MAXL(ManualOptimisation):
         accumulate_batches: int = 1,
         frozen_preconditioner: bool = False,
         spare_auxiliary: bool = True,
+        keep_convolutions: bool = False,
+        checkpoint_generator: bool = False,
         lookahead_every: int = 0,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -160,7 +168,10 @@ class MAXL(ManualOptimisation):
         self.entropy_weight = entropy_weight if balance == "entropy" else 0.0
         self.gamma, self.aux_weight = 2.0 if loss == "focal" else 0.0, aux_weight
         self.warm_start, self.spare_auxiliary, self.lookahead_every = warm_start, spare_auxiliary, lookahead_every
+        self.keep_convolutions = keep_convolutions
         self._check_options(temperature)
+        if checkpoint_generator and (labels != "maxl" or generator == "features"):
+            raise PriorError("checkpoint_generator needs a generator with a network of its own, such as tiny")
         classes = auxiliary_classes(labels, num_classes, subclasses, aux_num_classes, aux_task)
         self.aux_classes, self.sub_classes = classes
         self.classifier = Classifier(num_classes, backbone)
@@ -173,7 +184,9 @@ class MAXL(ManualOptimisation):
                 self.auxiliary_head = nn.Linear(features, self.aux_classes)
             if labels == "maxl":
                 own = {"num_features": features} if generator == "features" else {"backbone": generator}
-                self.generator = LabelGenerator(self.sub_classes, balance=balance, temperature=temperature, **own)
+                self.generator = LabelGenerator(
+                    self.sub_classes, balance=balance, temperature=temperature, checkpoint=checkpoint_generator, **own
+                )
         kind = "kmeans" if labels == "maxl" else labels  # a generator may be shown the clusters at first
         self._fixed = FixedLabels(kind, self.aux_classes, self.sub_classes, aux_task, seed)
         self.observed: dict[str, Tensor] = {}
@@ -315,7 +328,9 @@ class MAXL(ManualOptimisation):
             self._look_ahead(previous, train, batch_idx)
         due = self._due(batch_idx)
         state = RandomState(self.device) if due and self.schedule == "interleaved" else None
-        outputs = self.network(train.batch["image"])
+        kept = KeptConvolutions() if state is not None and self.keep_convolutions else None
+        with kept or contextlib.nullcontext():
+            outputs = self.network(train.batch["image"])
         primary, v, spared = train.primary_loss(outputs), None, False
         if self._pending is not None:
             (inner, passed), self._pending = self._pending, None
@@ -326,7 +341,7 @@ class MAXL(ManualOptimisation):
         if self.auxiliary_head is None or (spared and not self._logs_look_ahead(batch_idx)):
             step = PriorStep(primary, outputs.logits, {} if self.auxiliary_head is None else {"primary": primary})
         else:
-            auxiliary = self._auxiliary_loss(outputs, self._labels(train, outputs, state), train.share)
+            auxiliary = self._auxiliary_loss(outputs, self._labels(train, outputs, state, kept), train.share)
             step = PriorStep(primary + auxiliary, outputs.logits, {"primary": primary, "auxiliary": auxiliary})
         self._add_gradients(step, v, spared)
         if self.ends_step(batch_idx):
@@ -366,7 +381,9 @@ class MAXL(ManualOptimisation):
         held_out = hashed_uniform(batch["index"], HELD_OUT) < self.held_out_fraction
         return part_of(batch, ~held_out), part_of(batch, held_out)
 
-    def _labels(self, train: Part, outputs: TaskOutputs, state: RandomState | None) -> Tensor:
+    def _labels(
+        self, train: Part, outputs: TaskOutputs, state: RandomState | None, kept: KeptConvolutions | None
+    ) -> Tensor:
         """The labels (B, A) for training; those of a step that the generator learns from are kept with their graph."""
         if self.generator is None:
             labels = self.fixed_labels(train.batch)
@@ -374,7 +391,7 @@ class MAXL(ManualOptimisation):
             with torch.set_grad_enabled(state is not None or self._warming):
                 logits, labels = self.learner.generated(train.batch, outputs.features)
             if state is not None:
-                self._inner.append(InnerBatch(train, state, logits, labels))
+                self._inner.append(InnerBatch(train, state, logits, labels, kept))
             if self._warming:
                 labels = self._show_clusters(train.batch, logits, labels)
         self._observe_labels(labels, train.share)
@@ -486,3 +503,5 @@ class MAXL(ManualOptimisation):
             raise PriorError("schedule alternating_epochs takes meta_batch same or held_out")
         if self.schedule == "alternating_epochs" and self.accumulate_batches > 1:
             raise PriorError("schedule alternating_epochs takes accumulate_batches 1")
+        if self.keep_convolutions and (self.schedule != "interleaved" or self.method != "forward_mode"):
+            raise PriorError("keep_convolutions needs schedule interleaved and method forward_mode")

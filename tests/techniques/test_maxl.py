@@ -445,6 +445,42 @@ def test_clipping_sees_gradients_without_loss_scale(fit_maxl) -> None:
 # -------------------------------------------------------------------- mistakes
 
 
+@pytest.mark.parametrize("options", [{}, {"meta_batch": "same"}, {"accumulate_batches": 2}, {"generator_every": 2}])
+def test_keeping_convolutions_changes_nothing(fit_maxl, options: dict[str, object]) -> None:
+    modules = []
+    for keep in (False, True):
+        torch.manual_seed(0)
+        module = maxl(keep_convolutions=keep, lr=1e-2, **options)
+        fit_maxl(module, epochs=2)
+        modules.append(module)
+    for name, value in modules[0].state_dict().items():
+        torch.testing.assert_close(modules[1].state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["interleaved", "alternating"])
+def test_checkpointing_the_generator_changes_nothing(fit_maxl, schedule: str) -> None:
+    """Running statistics included, which each image is to enter once."""
+    modules = []
+    for checkpoint in (False, True):
+        torch.manual_seed(0)
+        module = maxl(generator="tiny", checkpoint_generator=checkpoint, schedule=schedule, optimizer=SGD)
+        fit_maxl(module, epochs=2)
+        modules.append(module)
+    assert same_weights(*modules)
+    statistics = [name for name in modules[0].state_dict() if name.startswith("generator") and "running" in name]
+    assert statistics
+
+
+def test_a_checkpointed_generator_keeps_no_activations(batch) -> None:
+    image, kept = batch()["image"], {}
+    for checkpoint in (False, True):
+        module, saved = maxl(generator="tiny", checkpoint_generator=checkpoint), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: saved.append(x.numel()) or x, lambda x: x):
+            module.generator.logits(image)
+        kept[checkpoint] = sum(saved)
+    assert kept[True] == image.numel() < kept[False] / 5, "the image alone"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -463,6 +499,9 @@ def test_clipping_sees_gradients_without_loss_scale(fit_maxl) -> None:
             "alternating_epochs takes accumulate_batches 1",
         ),
         ({"generator": "resnt18"}, "unknown backbone 'resnt18'"),
+        ({"keep_convolutions": True, "schedule": "alternating"}, "keep_convolutions needs schedule interleaved"),
+        ({"keep_convolutions": True, "method": "finite_difference"}, "keep_convolutions needs schedule interleaved"),
+        ({"checkpoint_generator": True}, "checkpoint_generator needs a generator with a network of its own"),
     ],
 )
 def test_mistakes_in_options(options: dict[str, object], message: str) -> None:

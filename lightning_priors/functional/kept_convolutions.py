@@ -1,0 +1,101 @@
+"""Convolutions whose results are kept, so that a forward-mode pass at the same point computes derivatives alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+
+CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+
+
+class KeptConvolutions(TorchFunctionMode):
+    """Within this context the results of convolutions are kept, in the order in which they are made.
+
+    They take as much memory as the inputs of the layers after them, for as long as this object lives; where those
+    layers keep them for a backward pass anyway, only the time after it counts.
+
+    >>> import torch
+    >>> kept, network, image = KeptConvolutions(), torch.nn.Conv2d(3, 4, 1), torch.zeros(2, 3, 5, 5)
+    >>> with kept:
+    ...     _ = network(image)
+    >>> [result.shape for result, _ in kept.results]
+    [torch.Size([2, 4, 5, 5])]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: list[tuple[Tensor, int]] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Keeps what convolutions give, with its version, which a change in place raises."""
+        result = func(*args, **(kwargs or {}))
+        if func in CONVOLUTIONS:
+            self.results.append((result.detach(), result._version))
+        return result
+
+
+class ReplayedConvolutions(TorchFunctionMode):
+    """Within this context and a dual level, convolutions give the results that were kept, with new derivatives.
+
+    What was kept in another precision, or has been changed in place since, is computed anew.
+
+    Args:
+        kept: Of a forward pass of the same network with the same parameters and inputs.
+
+    >>> import torch
+    >>> from lightning_priors.functional.hypergradient import forward_mode  # which makes its pass within this context
+    >>> kept, network, image = KeptConvolutions(), torch.nn.Conv2d(1, 1, 1, bias=False), torch.full((1, 1, 1, 1), 3.0)
+    >>> with kept:
+    ...     _ = network(image)
+    >>> along = {"weight": torch.ones(1, 1, 1, 1)}
+    >>> forward_mode(network, dict(network.named_parameters()), {}, (image,), lambda y: y, along, kept).item()
+    3.0
+    """
+
+    def __init__(self, kept: KeptConvolutions) -> None:
+        super().__init__()
+        self._results: Iterator[tuple[Tensor, int]] = iter(kept.results)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Handles convolutions; passes everything else on."""
+        if func not in CONVOLUTIONS:
+            return func(*args, **(kwargs or {}))
+        result, version = next(self._results)
+        return _differentiated(func, result if result._version == version else None, *args, **(kwargs or {}))
+
+
+def _differentiated(
+    func: Callable[..., Tensor],
+    result: Tensor | None,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """A convolution of dual tensors; its result is given, or else computed."""
+    geometry = stride, padding, dilation, groups
+    x, dx = forward_ad.unpack_dual(input)  # type: ignore[no-untyped-call]
+    w, dw = forward_ad.unpack_dual(weight)  # type: ignore[no-untyped-call]
+    b, db = (None, None) if bias is None else forward_ad.unpack_dual(bias)  # type: ignore[no-untyped-call]
+    if result is None or result.dtype != x.dtype:
+        result = func(x, w, b, *geometry)
+    parts = [func(x, dw, db, *geometry)] if dw is not None else []
+    if dw is None and db is not None:
+        parts.append(db.view(1, -1, *[1] * (result.ndim - 2)).expand_as(result))
+    if dx is not None:
+        parts.append(func(dx, w, None, *geometry))
+    if not parts:
+        return result
+    tangent = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    dual: Tensor = forward_ad.make_dual(result, tangent)  # type: ignore[no-untyped-call]
+    return dual

@@ -1,0 +1,91 @@
+"""Forward-mode passes that take the results of convolutions from an earlier pass."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from gradients import random_gradients
+from torch import nn
+
+from lightning_priors.functional.hypergradient import forward_mode
+from lightning_priors.functional.kept_convolutions import KeptConvolutions
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def both_ways(network: nn.Module, image: torch.Tensor, kept: KeptConvolutions) -> list[torch.Tensor]:
+    """The derivative with the convolutions that were kept, and without."""
+    point, along = dict(network.named_parameters()), random_gradients(network, 1)
+    point = {name: value.detach() for name, value in point.items()}
+    buffers = dict(network.named_buffers())
+    return [forward_mode(network, point, buffers, (image,), lambda y: y, along, k) for k in (kept, None)]
+
+
+def keep(network: nn.Module, image: torch.Tensor) -> KeptConvolutions:
+    kept = KeptConvolutions()
+    with kept:
+        network(image)
+    return kept
+
+
+class Convolutions(nn.Module):
+    """All kinds: of one to three dimensions, with and without bias, stride, groups, padding by name, by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, groups=4, dilation=2, padding="same", bias=False)
+        self.line = nn.Conv1d(8, 6, 5)
+        self.space = nn.Conv3d(1, 2, (1, 1, 3))
+        self.weight = nn.Parameter(torch.randn(4, 2, 1, 1))
+        self.frozen = nn.Conv2d(4, 4, 1).requires_grad_(False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(image).relu()).relu()
+        x = self.line(x.flatten(2)).relu()
+        x = self.space(x[:, None, None]).tanh()[:, :, 0]
+        return self.frozen(F.conv2d(input=x, weight=self.weight, bias=None)).flatten(1)
+
+
+def test_all_kinds_of_convolutions() -> None:
+    network, image = Convolutions().double(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    kept = keep(network, image)
+    assert len(kept.results) == 6
+    left, right = both_ways(network, image, kept)
+    torch.testing.assert_close(left, right, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "mobilenetv2_050", "convnext_atto", "test_vit"])
+def test_networks_of_timm_to_the_bit(name: str) -> None:
+    options = {"img_size": 32} if name == "test_vit" else {}
+    network, image = timm.create_model(name, num_classes=3, **options), torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(*both_ways(network, image, keep(network, image)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_convolution_that_was_kept_is_not_made_again() -> None:
+    """Its result counts even where it is wrong."""
+    network, image = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Sigmoid()).double(), torch.randn(2, 3, 2, 2).double()
+    kept = keep(network, image)
+    kept.results[0] = (torch.full_like(kept.results[0][0], 50.0), 0)
+    left, right = both_ways(network, image, kept)
+    assert left.abs().max() < 1e-20 < right.abs().max(), "the sigmoid of 50 is flat"
+
+
+def test_what_was_changed_in_place_is_computed_anew() -> None:
+    network, image = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True)).double(), torch.randn(2, 3, 5, 5).double()
+    left, right = both_ways(network, image, keep(network, image))
+    assert torch.equal(left, right)
+    assert right.abs().max() > 0
+
+
+def test_what_was_kept_in_half_precision_is_computed_anew() -> None:
+    network, image = nn.Conv2d(3, 8, 3), torch.randn(2, 3, 5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        kept = keep(network, image)
+    assert kept.results[0][0].dtype == torch.bfloat16
+    left, right = both_ways(network, image, kept)
+    assert left.dtype == torch.float32
+    torch.testing.assert_close(left, right)
