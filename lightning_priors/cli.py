@@ -2,6 +2,8 @@
 
 import logging
 import pickle
+import signal
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -80,11 +83,14 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         PriorError: For a user's mistake, wherever in the run it shows.
         KeyboardInterrupt: After Ctrl-C, when Lightning has shut down.
-        SystemExit: After ``--help`` and ``--print_config``.
+        SystemExit: After ``--help`` and ``--print_config``, and with 143 after SIGTERM.
     """
     with _less_noise(), session():
         try:
             PriorCLI(arguments)
+        except SIGTERMException:  # which alone would exit with 0, as if the training were over
+            print("terminated", file=sys.stderr)
+            raise SystemExit(128 + signal.SIGTERM) from None
         except SystemExit as stop:
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
@@ -162,7 +168,7 @@ class RunRecord(SaveConfigCallback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Says how to continue a run that was interrupted."""
         last = run_folder(trainer) / "checkpoints" / "last.ckpt"
-        if isinstance(exception, KeyboardInterrupt) and last.is_file():
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and last.is_file():
             rank_zero_info(f"to continue after the last full epoch: the same command with --ckpt_path {last}")
 
 

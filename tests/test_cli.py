@@ -473,16 +473,19 @@ class TestToyTechnique:
 
 
 class TestProcess:
-    def test_ctrl_c_ends_with_130_and_keeps_the_checkpoint(self):
+    @pytest.mark.parametrize(
+        ("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    )
+    def test_a_signal_ends_with_its_code_and_keeps_the_checkpoint(self, sent, code, word):
         process = start(*FIT, "--trainer.max_epochs=10000", "--data.source.train_size=64")
         checkpoint = Path("runs/Pretrained/version_0/checkpoints/last.ckpt")
         while not checkpoint.is_file() and process.poll() is None:
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         err = process.communicate(timeout=300)[1]
-        assert process.returncode == 130, err
+        assert process.returncode == code, err
         assert "Traceback" not in err
-        assert err.endswith(f"the same command with --ckpt_path {checkpoint}\ninterrupted\n")
+        assert err.endswith(f"the same command with --ckpt_path {checkpoint}\n{word}\n")
         assert torch.load(checkpoint, weights_only=True)["state_dict"]
         assert Path("runs/Pretrained/version_0/metrics.csv").is_file()
 
