@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; by default those of the process.
 
     Returns:
-        The exit code: 0, 1 for a failure, 2 for a user's mistake, 130 after Ctrl-C.
+        The exit code: 0, 1 for a failure, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
 
     >>> main(["--version"])
     lightning-priors 0.1.0

@@ -12,22 +12,12 @@ from torchvision.ops import roi_align
 from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
+from lightning_priors.functional.crops import Crops, mean_by_owner
 from lightning_priors.functional.parts import ellipse_windows, jitter_boxes, paste_maps, peak_boxes, square_boxes
 from lightning_priors.functional.prior_maps import boxes_to_grid
 from lightning_priors.nn import Classifier, Fusion, PartLocator
 from lightning_priors.nn.fusion import FusionKind
 from lightning_priors.techniques.base import PriorModule, PriorStep
-
-
-class Crops(NamedTuple):
-    """Parts of a batch of pictures, as many as there are."""
-
-    boxes: Tensor
-    """(N, 4) xyxy in pixels, squares."""
-    owner: Tensor
-    """(N,) int64, the picture in the batch that each box belongs to."""
-    parts: Tensor
-    """(N, 4) xyxy in pixels, the boxes that the squares were drawn about."""
 
 
 class Branch(NamedTuple):
@@ -41,25 +31,6 @@ class Branch(NamedTuple):
     """(N, K, h, w)."""
     finer: Tensor | None = None
     """(N, D, i, j) detached, for the locator; None where nothing is to be found."""
-
-
-def mean_by_owner(values: Tensor, owner: Tensor, count: int) -> Tensor:
-    """The mean over the crops of each picture.
-
-    Args:
-        values: (N, ...) one entry per crop.
-        owner: (N,) int64, the picture of each crop.
-        count: Number of pictures B.
-
-    Returns:
-        (B, ...), zero for pictures without a crop.
-
-    >>> mean_by_owner(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3).flatten()
-    tensor([2., 0., 5.])
-    """
-    number = torch.bincount(owner, minlength=count).clamp(min=1)
-    total = values.new_zeros(count, *values.shape[1:]).index_add(0, owner, values)
-    return total / number.view(-1, *[1] * (values.ndim - 1))
 
 
 class GlobalLocal(PriorModule):
@@ -182,7 +153,7 @@ class GlobalLocal(PriorModule):
         image, label = batch["image"], batch["label"]
         whole, crops = self.look_at_whole(image), self.annotated_crops(batch)
         if self.found_parts:
-            crops = _together(crops, self.found_crops(image, whole, ~batch["part_valid"].any(1)))
+            crops = crops.and_also(self.found_crops(image, whole, ~batch["part_valid"].any(1)))
         parts = self.look_at_crops(image, crops._replace(boxes=jitter_boxes(crops.boxes, self.jitter)))
         fused, _ = self.fuse(whole, parts, crops.owner)
         terms = {}
@@ -286,11 +257,6 @@ class GlobalLocal(PriorModule):
         owner = owner if wanted is None else owner[wanted]
         parts = found[owner].flatten(0, 1)
         return Crops(square_boxes(parts, scale), owner.repeat_interleave(found.shape[1]), parts)
-
-
-def _together(first: Crops, second: Crops) -> Crops:
-    """The crops of both."""
-    return Crops(*(torch.cat([here, there.to(here)]) for here, there in zip(first, second, strict=True)))
 
 
 def _mean_loss(parts: Branch, label: Tensor, branch: nn.Module) -> Tensor:

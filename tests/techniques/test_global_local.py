@@ -11,9 +11,9 @@ from torchvision.ops import box_iou, roi_align
 
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
+from lightning_priors.functional.crops import Crops
 from lightning_priors.functional.parts import peak_boxes, square_boxes
 from lightning_priors.techniques import GlobalLocal, Pretrained
-from lightning_priors.techniques.global_local import Crops, mean_by_owner
 
 
 def sgd(parameters) -> torch.optim.Optimizer:
@@ -196,13 +196,6 @@ def test_several_parts_share_the_local_network_and_are_averaged(batch) -> None:
     whole, _ = module.global_branch(sample["image"])
     local = torch.stack([(single[0][0] + single[1][0]) / 2, single[1][1]])
     torch.testing.assert_close(module.step(sample).logits, (whole + local) / 2)
-
-
-def test_mean_by_owner_is_flat_in_the_order_of_the_crops() -> None:
-    values, owner = torch.randn(6, 3), torch.tensor([0, 3, 3, 1, 0, 0])
-    order = torch.randperm(6)
-    torch.testing.assert_close(mean_by_owner(values, owner, 5), mean_by_owner(values[order], owner[order], 5))
-    assert (mean_by_owner(values, owner, 5)[[2, 4]] == 0).all()
 
 
 def test_jitter_moves_the_crops_of_training_only(batch) -> None:

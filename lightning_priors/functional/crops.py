@@ -1,0 +1,40 @@
+"""Crops of a batch of pictures, of which each may have none, one or several."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Crops(NamedTuple):
+    """Parts of a batch of pictures, as many as there are."""
+
+    boxes: Tensor
+    """(N, 4) xyxy in pixels, squares."""
+    owner: Tensor
+    """(N,) int64, the picture in the batch that each box belongs to."""
+    parts: Tensor
+    """(N, 4) xyxy in pixels, the boxes that the squares were drawn about."""
+
+    def and_also(self, other: "Crops") -> "Crops":
+        """These crops and other ones of the same pictures."""
+        return Crops(*(torch.cat([here, there.to(here)]) for here, there in zip(self, other, strict=True)))
+
+
+def mean_by_owner(values: Tensor, owner: Tensor, count: int) -> Tensor:
+    """The mean over the crops of each picture.
+
+    Args:
+        values: (N, ...) one entry per crop.
+        owner: (N,) int64, the picture of each crop.
+        count: Number of pictures B.
+
+    Returns:
+        (B, ...), zero for pictures without a crop.
+
+    >>> mean_by_owner(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3).flatten()
+    tensor([2., 0., 5.])
+    """
+    number = torch.bincount(owner, minlength=count).clamp(min=1)
+    total = values.new_zeros(count, *values.shape[1:]).index_add(0, owner, values)
+    return total / number.view(-1, *[1] * (values.ndim - 1))

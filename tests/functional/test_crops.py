@@ -1,0 +1,21 @@
+"""Crops and the pictures that they belong to."""
+
+import torch
+
+from lightning_priors.functional.crops import Crops, mean_by_owner
+
+
+def test_mean_by_owner_is_flat_in_the_order_of_the_crops() -> None:
+    values, owner = torch.randn(6, 3), torch.tensor([0, 3, 3, 1, 0, 0])
+    order = torch.randperm(6)
+    torch.testing.assert_close(mean_by_owner(values, owner, 5), mean_by_owner(values[order], owner[order], 5))
+    assert (mean_by_owner(values, owner, 5)[[2, 4]] == 0).all()
+
+
+def test_crops_of_both_keep_their_pictures() -> None:
+    first = Crops(torch.eye(4)[:1], torch.tensor([2]), 2 * torch.eye(4)[:1])
+    second = Crops(torch.eye(4)[1:].double(), torch.tensor([0, 0, 1]), 2 * torch.eye(4)[1:].double())
+    joined = first.and_also(second)
+    assert torch.equal(joined.boxes, torch.eye(4))
+    assert joined.owner.tolist() == [2, 0, 0, 1]
+    assert torch.equal(joined.parts, 2 * torch.eye(4))
