@@ -1,5 +1,7 @@
 """Steps, schedules and refusals of techniques that train two networks by hand, as MAXL uses them."""
 
+import itertools
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError
 from lightning_priors.techniques import MAXL
 from lightning_priors.techniques.manual_optimisation import refuse_sharding
@@ -99,3 +103,25 @@ def test_what_the_trainer_may_not_do(fit, options: dict[str, object], message: s
 def test_strategies_that_take_the_network_apart_are_refused(strategy: type) -> None:
     with pytest.raises(PriorError, match=f"strategy ddp, not {strategy.__name__}"):
         refuse_sharding(strategy.__new__(strategy), by="MAXL")
+
+
+class Endless(IterableDataset[PriorBatch]):
+    """Batches without end, and without a length."""
+
+    def __init__(self, batch: PriorBatch) -> None:
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[PriorBatch]:
+        return itertools.repeat(self.batch)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")  # so it is meant
+@pytest.mark.parametrize("options", [{}, {"labels": "none"}, {"accumulate_batches": 2}])
+def test_training_data_may_be_endless(batch, tmp_path: Path, options: dict[str, object]) -> None:
+    module = maxl(**options)
+    trainer = L.Trainer(
+        accelerator="cpu", max_steps=4, default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(Endless(batch()), batch_size=None))
+    assert trainer.global_step == 4
