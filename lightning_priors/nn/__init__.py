@@ -6,7 +6,6 @@ from lightning_priors.nn.backbone import Backbone
 from lightning_priors.nn.classifier import CAMHead, Classifier
 from lightning_priors.nn.fusion import Fusion
 from lightning_priors.nn.label_generator import LabelGenerator, TwoTasks
-from lightning_priors.nn.part_locator import PartLocator
 from lightning_priors.nn.region_finder import RegionFinder
 from lightning_priors.nn.tiny import TinyConvNet
 from lightning_priors.nn.weights import WeightsReport
@@ -19,7 +18,6 @@ __all__ = [
     "Classifier",
     "Fusion",
     "LabelGenerator",
-    "PartLocator",
     "RegionFinder",
     "TinyConvNet",
     "TwoTasks",

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from lightning_priors.batch import PriorBatch
 from lightning_priors.functional.cam import evidence_map
-from lightning_priors.functional.guidance import GuidanceLoss, guidance_loss, masked_mean
+from lightning_priors.functional.guidance import GuidanceLoss, attention_loss, guidance_loss, masked_mean
 from lightning_priors.functional.prior_maps import prior_map
 from lightning_priors.nn import Classifier, RegionFinder
-from lightning_priors.nn.region_finder import region_loss
 from lightning_priors.techniques.base import PriorModule, PriorStep
 
 
@@ -116,7 +115,7 @@ class CAMRestriction(PriorModule):
         self.prior, self.dilation, self.hard_mask = prior, dilation, hard_mask
         self.finder: RegionFinder | None = None
         if found_regions and (weight != 0 or hard_mask):
-            self.finder = RegionFinder(self.classifier.backbone.finer_stage()[1])
+            self.finder = RegionFinder(self.classifier.backbone.finer_stage()[1], num_regions=1)
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Classifies images (B, 3, H, W) to logits (B, K) and class activation maps (B, K, h, w)."""
@@ -127,7 +126,7 @@ class CAMRestriction(PriorModule):
         """From images (B, 3, H, W) gives the regions (B, i, j) in [0, 1] that are found, where they are, for panels."""
         if self.finder is None:
             return {}
-        return {"region": self.finder(self.classifier.backbone.forward_with_finer(image)[1]).sigmoid()}
+        return {"region": self.finder(self.classifier.backbone.forward_with_finer(image)[1]).squeeze(1).sigmoid()}
 
     def step(self, batch: PriorBatch) -> PriorStep:
         """Cross entropy, of the restricted logits where asked for, plus the weighted guidance loss."""
@@ -139,8 +138,9 @@ class CAMRestriction(PriorModule):
             features, finer = self.classifier.backbone.forward_with_finer(batch["image"])
             logits, cam = self.classifier.head(features)
             prior, valid = self._prior(batch, cam.shape[2:])
-            regions = self.finder(finer.detach())
-            terms["finder"] = region_loss(regions, *self._prior(batch, finer.shape[2:]))
+            regions = self.finder(finer.detach()).squeeze(1)
+            target, annotated = self._prior(batch, finer.shape[2:])
+            terms["finder"] = masked_mean(attention_loss("bce", regions, target), annotated)
             found = F.adaptive_avg_pool2d(regions.detach().sigmoid(), cam.shape[2:])
             prior, valid = torch.where(valid[:, None, None], prior, found), torch.ones_like(valid)
         if self.hard_mask:

@@ -13,9 +13,17 @@ from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.crops import Crops, mean_by_owner
-from lightning_priors.functional.parts import ellipse_windows, jitter_boxes, paste_maps, peak_boxes, square_boxes
+from lightning_priors.functional.parts import (
+    coverage_loss,
+    covered_boxes,
+    ellipse_windows,
+    jitter_boxes,
+    paste_maps,
+    peak_boxes,
+    square_boxes,
+)
 from lightning_priors.functional.prior_maps import boxes_to_grid
-from lightning_priors.nn import Classifier, Fusion, PartLocator
+from lightning_priors.nn import Classifier, Fusion, RegionFinder
 from lightning_priors.nn.fusion import FusionKind
 from lightning_priors.techniques.base import PriorModule, PriorStep
 
@@ -29,8 +37,8 @@ class Branch(NamedTuple):
     """(N, K)."""
     cam: Tensor
     """(N, K, h, w)."""
-    finer: Tensor | None = None
-    """(N, D, i, j) detached, for the locator; None where nothing is to be found."""
+    covered: Tensor | None = None
+    """(N, parts, i, j) logits of the locator; None where there is none."""
 
 
 class GlobalLocal(PriorModule):
@@ -45,7 +53,7 @@ class GlobalLocal(PriorModule):
 
     The ``cam`` locator takes the box around the peak of the evidence (see `peak_boxes`). A network that is fooled by
     the background has its peak there, and then the local branch sees background too: so the default is to learn from
-    the annotated boxes where the part is (see `lightning_priors.nn.PartLocator`), on detached features of an earlier
+    the annotated boxes where the part is (see `lightning_priors.nn.RegionFinder`), on detached features of an earlier
     stage, whose cells are finer than a part.
 
     The Trainer's ``gradient_clip_val`` clips both branches by one norm and so couples them.
@@ -128,7 +136,7 @@ class GlobalLocal(PriorModule):
         self.crop_size, self.crop_scale, self.window, self.jitter = crop_size, crop_scale, window, jitter
         self.locator = None
         if locator == "learned":
-            self.locator = PartLocator(self.global_branch.backbone.finer_stage()[1], num_parts)
+            self.locator = RegionFinder(self.global_branch.backbone.finer_stage()[1], num_parts)
         self.num_parts, self.peak_threshold, self.found_parts = num_parts, peak_threshold, found_parts
         self.joint, self.freeze_branches = joint, freeze_branches
         self.global_checkpoint, self.local_checkpoint = global_checkpoint, local_checkpoint
@@ -162,9 +170,9 @@ class GlobalLocal(PriorModule):
             terms["local"] = _mean_loss(parts, label[crops.owner], self.local_branch)
         if self.fusion.kind != "mean" or self.joint:
             terms["fused"] = F.cross_entropy(fused, label)
-        if self.locator is not None and whole.finer is not None:
+        if whole.covered is not None:
             size = (image.shape[2], image.shape[3])
-            terms["locator"] = self.locator.loss(whole.finer, batch["part_boxes"], batch["part_valid"], size)
+            terms["locator"] = coverage_loss(whole.covered, batch["part_boxes"], batch["part_valid"], size)
         return PriorStep(torch.stack(list(terms.values())).sum(), fused, terms)
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,7 +223,7 @@ class GlobalLocal(PriorModule):
             return Branch(features, *branch.head(features))
         features, finer = branch.backbone.forward_with_finer(image)
         logits, cam = branch.head(features)
-        return Branch(features, logits, cam, finer.detach())
+        return Branch(features, logits, cam, self.locator(finer.detach()))
 
     def look_at_crops(self, image: Tensor, crops: Crops) -> Branch:
         """What the local branch says of parts, cut out at its own resolution."""
@@ -247,12 +255,11 @@ class GlobalLocal(PriorModule):
     def found_crops(self, image: Tensor, whole: Branch, wanted: Tensor | None = None) -> Crops:
         """Squares about the parts that are found, in all images or only those that are wanted (B,)."""
         size, scale = (image.shape[2], image.shape[3]), self.crop_scale
-        if self.locator is None or whole.finer is None:
+        if whole.covered is None:
             evidence, scale = evidence_map(whole.cam.detach(), whole.logits.argmax(1)), 1.0
             found = peak_boxes(evidence, size, self.peak_threshold)[:, None]
         else:
-            with torch.no_grad():
-                found = self.locator(whole.finer, size)
+            found = covered_boxes(whole.covered.detach(), size)
         owner = torch.arange(len(image), device=image.device)
         owner = owner if wanted is None else owner[wanted]
         parts = found[owner].flatten(0, 1)

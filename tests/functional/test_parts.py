@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_priors.functional.parts import (
+    covered_boxes,
     ellipse_windows,
     jitter_boxes,
     paste_maps,
@@ -73,6 +74,14 @@ def test_the_box_of_a_rectangle_of_cells_is_that_rectangle() -> None:
     expected = torch.tensor([[40.0, 10, 80, 40], [0, 40, 20, 50]], dtype=torch.float64)
     torch.testing.assert_close(boxes, expected)
     assert spread_boxes(torch.zeros(1, 5, 7), (50, 140)).tolist() == [pytest.approx([0, 0, 140, 50])]
+
+
+def test_many_cells_that_might_be_covered_do_not_outweigh_the_few_that_are() -> None:
+    covered = torch.full((1, 1, 8, 8), 0.2)
+    covered[0, 0, 1:3, 1:3] = 0.95
+    (box,) = covered_boxes(covered.logit(), (64, 64))[0]
+    centre = (box[:2] + box[2:]) / 2
+    assert (centre - 16).abs().max() < 8, "within a cell of the middle of what is covered"
 
 
 def test_the_box_of_a_map_is_flip_and_shift_equivariant() -> None:

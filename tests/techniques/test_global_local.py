@@ -117,6 +117,15 @@ def test_the_cam_locator_takes_the_peak_of_the_predicted_class(batch) -> None:
     assert torch.equal(crops.owner, torch.arange(6))
 
 
+def test_a_step_asks_the_locator_once(batch) -> None:
+    """What it finds and what it learns come from one pass, so each image enters its running statistics once."""
+    module, sample = GlobalLocal(crop_size=16, found_parts=True), batch()
+    sample["part_valid"][1:] = False
+    module.step(sample)
+    assert module.locator is not None
+    assert module.locator.predict[1].num_batches_tracked == 1
+
+
 def test_found_parts_train_the_local_branch_where_none_is_annotated(batch) -> None:
     sample = batch()
     sample["part_valid"][1:] = False
@@ -279,6 +288,14 @@ def test_the_local_network_sees_the_ellipse_alone(batch) -> None:
         looks = [module.look_at_crops(image, crops).logits for image in (sample["image"], changed)]
         same[window] = torch.equal(*looks)
     assert same == {"square": False, "ellipse": True}
+
+
+def test_the_fusion_begins_with_the_share_that_was_given(batch) -> None:
+    for fusion in ("mean", "weights", "gate"):
+        module, sample = GlobalLocal(fusion=fusion, local_share=0.9, crop_size=16).eval(), batch()
+        whole, crops = module.look_at_whole(sample["image"]), module.annotated_crops(sample)
+        _, weights = module.fuse(whole, module.look_at_crops(sample["image"], crops), crops.owner)
+        torch.testing.assert_close(weights, torch.tensor([[0.1, 0.9]]).expand(6, 2))
 
 
 def test_a_share_that_the_fusion_cannot_have_is_said() -> None:
