@@ -8,6 +8,7 @@ from lightning_priors.functional.cam import (
     upsample,
 )
 from lightning_priors.functional.clustering import hashed_uniform, k_means
+from lightning_priors.functional.directional import supports_forward_mode
 from lightning_priors.functional.generator_update import scaled_cotangents
 from lightning_priors.functional.guidance import (
     attention_loss,
@@ -15,19 +16,14 @@ from lightning_priors.functional.guidance import (
     guidance_loss,
     masked_mean,
 )
-from lightning_priors.functional.hypergradient import (
-    InnerStep,
-    RandomState,
-    named_gradients,
-    supports_forward_mode,
-    unrolled_label_gradient,
-)
+from lightning_priors.functional.hypergradient import InnerStep, named_gradients, unrolled_label_gradient
 from lightning_priors.functional.prior_maps import (
     boxes_to_grid,
     keypoints_to_grid,
     prior_map,
     resize_to_grid,
 )
+from lightning_priors.functional.random_state import RandomState
 from lightning_priors.functional.soft_labels import (
     hierarchy,
     hierarchy_mask,

@@ -15,7 +15,7 @@ class LeanBatchNorm(TorchFunctionMode):
 
     Running statistics stay as they are. In evaluation mode, where it is an affine map, torch's own serves.
 
-    >>> from lightning_priors.functional.hypergradient import forward_mode  # which makes its pass within this context
+    >>> from lightning_priors.functional.directional import forward_mode  # which makes its pass within this context
     >>> norm, x = torch.nn.BatchNorm1d(1), torch.tensor([[1.0], [-1.0]])
     >>> point = dict(norm.named_parameters())
     >>> forward_mode(norm, point, dict(norm.named_buffers()), (x,), lambda y: y, {"weight": torch.ones(1)}).round()

@@ -18,7 +18,7 @@ network, without a second-order graph. `InnerStep` does that. Outside any framew
     loss.backward()
     step = InnerStep(network, optimizer)                              # before the optimiser moves the parameters
     optimizer.step()
-    v = gradients(cross_entropy(network(next_image)[0], next_label), network)
+    v = named_gradients(cross_entropy(network(next_image)[0], next_label), network)
     labels.backward(step.label_gradient((image,), lambda outputs: per_class_losses(outputs[1]), v))
     meta_optimizer.step()
 
@@ -28,53 +28,25 @@ the cost.
 """
 
 import contextlib
-import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lightning_priors.functional.batch_norm import LeanBatchNorm
-from lightning_priors.functional.kept_convolutions import KeptConvolutions, ReplayedConvolutions
+from lightning_priors.functional.directional import (
+    Losses,
+    call_at,
+    differentiable_kernels,
+    finite_difference,
+    forward_mode,
+)
+from lightning_priors.functional.kept_convolutions import KeptConvolutions
+from lightning_priors.functional.random_state import RandomState
 from lightning_priors.functional.update_rules import global_norm, stepped_parameters, through_clipping, update_rules
 
 Method = Literal["forward_mode", "finite_difference"]
-Losses = Callable[[Any], Tensor]
-"""From what the network returns to the losses (B, A) that each class would cost each image."""
-
-
-class RandomState:
-    """The state of the random generators at one moment, so that a later pass draws the same dropout masks.
-
-    Args:
-        device: The device that the network runs on.
-
-    >>> state = RandomState(torch.device("cpu"))
-    >>> first = torch.rand(3)
-    >>> with state.replayed():
-    ...     again = torch.rand(3)
-    >>> torch.equal(first, again)
-    True
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._host = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    @contextlib.contextmanager
-    def replayed(self) -> Iterator[None]:
-        """A context that starts from this state; afterwards the generators go on as if it had not been."""
-        with torch.random.fork_rng([self._device] if self._cuda is not None else []):
-            torch.set_rng_state(self._host)
-            if self._cuda is not None:
-                torch.cuda.set_rng_state(self._cuda, self._device)
-            yield
 
 
 class InnerStep:
@@ -195,88 +167,6 @@ class InnerStep:
         return self.direction(v), 1.0
 
 
-def forward_mode(
-    network: nn.Module,
-    parameters: Mapping[str, Tensor],
-    buffers: Mapping[str, Tensor],
-    inputs: tuple[Any, ...],
-    losses: Losses,
-    direction: Mapping[str, Tensor],
-    kept: KeptConvolutions | None = None,
-) -> Tensor:
-    """The derivative of each image's losses along a direction, exact, at about the cost of two forward passes.
-
-    Args:
-        network: Any module whose operations have forward-mode derivatives.
-        parameters: The point, by parameter name.
-        buffers: By name; not changed.
-        inputs: The arguments of the network.
-        losses: From what the network returns to losses (B, A).
-        direction: By parameter name; parameters without one stay where they are.
-        kept: Convolutions of a forward pass at this point with these inputs, which need not be made again.
-
-    Returns:
-        (B, A).
-
-    Raises:
-        NotImplementedError: If an operation of the network has no forward-mode derivative.
-
-    >>> network, point = nn.Linear(1, 1), {"weight": torch.tensor([[2.0]]), "bias": torch.tensor([0.0])}
-    >>> x, along = torch.tensor([[3.0]]), {"weight": torch.tensor([[1.0]])}
-    >>> forward_mode(network, point, {}, (x,), lambda y: y**2, along)  # 2 * (2 * 3) * 3
-    tensor([[36.]])
-    """
-    _load_forward_rules()
-    replay = contextlib.nullcontext() if kept is None else ReplayedConvolutions(kept)
-    with torch.no_grad(), _differentiable_kernels(parameters), forward_ad.dual_level(), LeanBatchNorm(), replay:
-        point = {name: _dual(p, direction[name]) if name in direction else p for name, p in parameters.items()}
-        value, derivative = forward_ad.unpack_dual(losses(_call(network, point, buffers, inputs)))  # type: ignore[no-untyped-call]
-        return torch.zeros_like(value) if derivative is None else derivative
-
-
-def finite_difference(
-    network: nn.Module,
-    parameters: Mapping[str, Tensor],
-    buffers: Mapping[str, Tensor],
-    inputs: tuple[Any, ...],
-    losses: Losses,
-    direction: Mapping[str, Tensor],
-    replay: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
-) -> Tensor:
-    """The derivative of `forward_mode` from the losses at two points, about the present one.
-
-    The points lie 1e-4 away in float32, 1e-6 in float64: further away the kinks of ReLU spoil the difference (12 to
-    25 % at the 1e-2 of Liu et al. 2019), nearer the rounding.
-
-    Args:
-        network: Any module.
-        parameters: The point, by parameter name.
-        buffers: By name; not changed.
-        inputs: The arguments of the network.
-        losses: From what the network returns to losses (B, A).
-        direction: By parameter name; parameters without one stay where they are.
-        replay: Makes the context of each of the two passes, which have to draw the same random numbers.
-
-    Returns:
-        (B, A).
-
-    >>> network, point = nn.Linear(1, 1), {"weight": torch.tensor([[2.0]]), "bias": torch.tensor([0.0])}
-    >>> x, along = torch.tensor([[3.0]]), {"weight": torch.tensor([[1.0]])}
-    >>> finite_difference(network, point, {}, (x,), lambda y: y**2, along).round()
-    tensor([[36.]])
-    """
-    length = global_norm(direction)
-    distance = 1e-6 if length.dtype == torch.float64 else 1e-4
-    scale = torch.where(length > 0, distance / length, 0.0)
-
-    def losses_at(sign: int) -> Tensor:
-        point = {name: p + sign * scale * direction[name] if name in direction else p for name, p in parameters.items()}
-        with torch.no_grad(), torch.autocast(length.device.type, enabled=False), replay():
-            return losses(_call(network, point, buffers, inputs))
-
-    return (losses_at(1) - losses_at(-1)) * (length / (2 * distance))
-
-
 def unrolled_label_gradient(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -317,15 +207,15 @@ def unrolled_label_gradient(
     labels = labels.detach().requires_grad_()
     point = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
     buffers = dict(network.named_buffers())
-    with torch.enable_grad(), _differentiable_kernels(point):
-        loss = inner_loss(_call(network, point, buffers, inputs), labels)
+    with torch.enable_grad(), differentiable_kernels(point):
+        loss = inner_loss(call_at(network, point, buffers, inputs), labels)
         found = torch.autograd.grad(loss, list(point.values()), create_graph=True, allow_unused=True)
         gradients = {name: g for name, g in zip(point, found, strict=True) if g is not None}
         if clip_norm is not None:
             factor = (clip_norm / (global_norm(gradients) + 1e-6)).clamp(max=1)
             gradients = {name: factor * g for name, g in gradients.items()}
         after = stepped_parameters(network, optimizer, gradients, point)
-        return torch.autograd.grad(meta_loss(_call(network, after, buffers, meta_inputs)), labels)[0]
+        return torch.autograd.grad(meta_loss(call_at(network, after, buffers, meta_inputs)), labels)[0]
 
 
 def named_gradients(loss: Tensor, network: nn.Module, retain_graph: bool = False) -> dict[str, Tensor]:
@@ -346,61 +236,3 @@ def named_gradients(loss: Tensor, network: nn.Module, retain_graph: bool = False
     wanted = {name: p for name, p in network.named_parameters() if p.requires_grad}
     found = torch.autograd.grad(loss, list(wanted.values()), retain_graph=retain_graph, allow_unused=True)
     return {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
-
-
-def supports_forward_mode(network: nn.Module, inputs: tuple[Any, ...]) -> bool:
-    """Whether all operations of a network have forward-mode derivatives; costs one forward-mode pass.
-
-    Args:
-        network: Any module that returns a tensor, or tensors in a tuple, list or dict; not changed.
-        inputs: The arguments of the network, such as one batch.
-
-    Returns:
-        False where `InnerStep.label_gradient` would fall back to finite differences.
-
-    >>> supports_forward_mode(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), (torch.ones(1, 2),))
-    True
-    """
-    point = {name: p.detach() for name, p in network.named_parameters()}
-    direction = {name: torch.zeros_like(p) for name, p in point.items()}
-    try:
-        forward_mode(network, point, dict(network.named_buffers()), inputs, lambda _: torch.zeros(()), direction)
-    except NotImplementedError:
-        return False
-    return True
-
-
-def _dual(value: Tensor, derivative: Tensor) -> Tensor:
-    dual: Tensor = forward_ad.make_dual(value, derivative.to(value.dtype))  # type: ignore[no-untyped-call]
-    return dual
-
-
-@functools.cache
-def _load_forward_rules() -> None:
-    """Has torch load its forward-mode rules, which it does on first use and with a warning about code of its own."""
-    with warnings.catch_warnings(), forward_ad.dual_level():
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
-        _dual(torch.zeros(()), torch.zeros(()))
-
-
-def _call(
-    network: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: tuple[Any, ...]
-) -> Any:
-    """The network at a point; copies of the buffers take the updates, and images come in the parameters' precision."""
-    dtype = next(p.dtype for p in parameters.values() if p.is_floating_point())
-    inputs = tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
-    state = dict(parameters) | {name: buffer.clone() for name, buffer in buffers.items()}
-    return functional_call(network, state, inputs)
-
-
-@contextlib.contextmanager
-def _differentiable_kernels(parameters: Mapping[str, Tensor]) -> Iterator[None]:
-    """No autocast, and attention by kernels that have forward-mode and second derivatives; the fused ones have not."""
-    device = next(iter(parameters.values())).device.type
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.autocast(device, enabled=False), sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)

@@ -48,7 +48,7 @@ class ReplayedConvolutions(TorchFunctionMode):
         kept: Of a forward pass of the same network with the same parameters and inputs.
 
     >>> import torch
-    >>> from lightning_priors.functional.hypergradient import forward_mode  # which makes its pass within this context
+    >>> from lightning_priors.functional.directional import forward_mode  # which makes its pass within this context
     >>> kept, network, image = KeptConvolutions(), torch.nn.Conv2d(1, 1, 1, bias=False), torch.full((1, 1, 1, 1), 3.0)
     >>> with kept:
     ...     _ = network(image)

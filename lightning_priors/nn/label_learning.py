@@ -20,12 +20,12 @@ from lightning_priors.functional.generator_update import (
 from lightning_priors.functional.hypergradient import (
     InnerStep,
     Method,
-    RandomState,
     named_gradients,
     unrolled_label_gradient,
 )
 from lightning_priors.functional.kept_convolutions import KeptConvolutions
 from lightning_priors.functional.processes import mean_gradients, process_count, total_over_processes
+from lightning_priors.functional.random_state import RandomState
 from lightning_priors.functional.soft_labels import per_class_losses, soft_label_loss
 from lightning_priors.functional.update_rules import global_norm, stepped_parameters
 from lightning_priors.nn.label_generator import LabelGenerator, TaskOutputs, TwoTasks

@@ -16,9 +16,10 @@ from lightning_priors.batch import PriorBatch, require
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.clustering import hashed_uniform
 from lightning_priors.functional.generator_update import MetaGradient, generator_gradients, mean_label, shared_cosine
-from lightning_priors.functional.hypergradient import InnerStep, RandomState
+from lightning_priors.functional.hypergradient import InnerStep
 from lightning_priors.functional.kept_convolutions import KeptConvolutions
 from lightning_priors.functional.processes import process_count, total_over_processes
+from lightning_priors.functional.random_state import RandomState
 from lightning_priors.functional.soft_labels import label_entropy, per_class_losses, soft_label_loss
 from lightning_priors.functional.update_rules import update_rules
 from lightning_priors.nn.classifier import Classifier

@@ -6,7 +6,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from lightning_priors.functional.batch_norm import LeanBatchNorm
-from lightning_priors.functional.hypergradient import _load_forward_rules
+from lightning_priors.functional.directional import _load_forward_rules
 
 SHAPES = {1: (8, 3), 2: (4, 3, 5, 6), 3: (4, 3, 2, 5, 3)}
 KINDS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}

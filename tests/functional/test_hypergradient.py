@@ -2,21 +2,14 @@ import copy
 import warnings
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from gradients import assign, random_gradients
 from torch import nn
 
-from lightning_priors.functional.hypergradient import (
-    InnerStep,
-    RandomState,
-    finite_difference,
-    forward_mode,
-    named_gradients,
-    supports_forward_mode,
-    unrolled_label_gradient,
-)
+from lightning_priors.functional.directional import forward_mode, supports_forward_mode
+from lightning_priors.functional.hypergradient import InnerStep, named_gradients, unrolled_label_gradient
+from lightning_priors.functional.random_state import RandomState
 from lightning_priors.functional.soft_labels import masked_softmax, per_class_losses, soft_label_loss
 from lightning_priors.functional.update_rules import stepped_parameters
 
@@ -164,19 +157,6 @@ def test_finite_difference_in_float32_is_near():
     assert ((near - exact).norm() / exact.norm()).item() < 0.02
 
 
-def test_finite_difference_along_nothing_is_zero():
-    network = nn.Linear(2, 2)
-    zeros = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
-    point = {name: p.detach() for name, p in network.named_parameters()}
-    assert not finite_difference(network, point, {}, (torch.ones(1, 2),), lambda y: y, zeros).any()
-
-
-def test_losses_that_do_not_depend_on_the_direction_have_derivative_zero():
-    network = nn.Linear(2, 2)
-    point = {name: p.detach() for name, p in network.named_parameters()}
-    assert not forward_mode(network, point, {}, (torch.ones(1, 2),), lambda y: y, {}).any()
-
-
 class NoForwardMode(torch.autograd.Function):
     """Squares; it has a backward rule only."""
 
@@ -218,27 +198,6 @@ def test_asking_for_finite_differences_says_nothing():
         step.label_gradient((torch.ones(1, 3),), lambda y: y, v, "finite_difference")
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto", "mobilenetv3_small_100", "vit_tiny_patch16_224"]
-)
-def test_forward_mode_of_timm_networks(name):
-    torch.manual_seed(0)
-    size = {"img_size": 32} if name.startswith("vit") else {}
-    network = timm.create_model(name, num_classes=3, **size).train()
-    before = copy.deepcopy(network.state_dict())
-    assert supports_forward_mode(network, (torch.randn(2, 3, 32, 32),))
-    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_forward_mode_of_a_transformer_layer(training):
-    """In eval mode it would take a fused path that has no forward-mode derivative."""
-    network = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).train(training)
-    assert torch.backends.mha.get_fastpath_enabled()
-    assert supports_forward_mode(network, (torch.randn(2, 4, 8),))
-    assert torch.backends.mha.get_fastpath_enabled()
-
-
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), nn.GroupNorm(2, 8)], ids=["batch", "group"])
 def test_channels_last_gives_the_same(norm):
     torch.manual_seed(0)
@@ -262,16 +221,6 @@ def test_under_autocast_the_pass_is_made_in_float32(dtype):
         value = step.label_gradient((image,), per_class_losses, v)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, expected)
-
-
-def test_random_states_replay_and_go_on():
-    torch.manual_seed(1)
-    state = RandomState(torch.device("cpu"))
-    expected = torch.rand(5)
-    with state.replayed():
-        assert torch.equal(torch.rand(5), expected)
-    torch.manual_seed(1)
-    assert torch.equal(torch.rand(5), expected)
 
 
 def test_named_gradients_leave_out_what_the_loss_does_not_depend_on():

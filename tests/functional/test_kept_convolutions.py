@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from gradients import random_gradients
 from torch import nn
 
-from lightning_priors.functional.hypergradient import forward_mode
+from lightning_priors.functional.directional import forward_mode
 from lightning_priors.functional.kept_convolutions import KeptConvolutions
 
 

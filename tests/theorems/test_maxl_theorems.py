@@ -12,7 +12,8 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_priors.functional.clustering import hashed_uniform
-from lightning_priors.functional.hypergradient import InnerStep, RandomState
+from lightning_priors.functional.hypergradient import InnerStep
+from lightning_priors.functional.random_state import RandomState
 from lightning_priors.functional.soft_labels import hierarchy_mask
 from lightning_priors.nn.label_learning import InnerBatch, Part
 from lightning_priors.techniques import MAXL, Pretrained
