@@ -59,7 +59,7 @@ def test_all_kinds_of_convolutions() -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "mobilenetv2_050", "convnext_atto", "test_vit"])
-def test_networks_of_timm_to_the_bit(name: str) -> None:
+def test_networks_of_timm(name: str) -> None:
     options = {"img_size": 32} if name == "test_vit" else {}
     network, image = timm.create_model(name, num_classes=3, **options), torch.randn(4, 3, 32, 32)
     torch.testing.assert_close(*both_ways(network, image, keep(network, image)), rtol=1e-5, atol=1e-6)
@@ -74,10 +74,32 @@ def test_a_convolution_that_was_kept_is_not_made_again() -> None:
     assert left.abs().max() < 1e-20 < right.abs().max(), "the sigmoid of 50 is flat"
 
 
+class DoubledInPlace(nn.Module):
+    """Of what is doubled in place, unlike of a rectifier, the convolution's result cannot be read off any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.convolution(image).mul_(2).sin()
+
+
 def test_what_was_changed_in_place_is_computed_anew() -> None:
-    network, image = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True)).double(), torch.randn(2, 3, 5, 5).double()
+    network, image = DoubledInPlace().double(), torch.randn(2, 3, 5, 5).double()
     left, right = both_ways(network, image, keep(network, image))
     assert torch.equal(left, right)
+    assert right.abs().max() > 0
+
+
+@pytest.mark.parametrize("moving", ["0.bias", "0.weight", "1.bias", "1.weight"])
+def test_a_direction_in_which_one_tensor_alone_moves(moving: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1), nn.Tanh()).double()
+    image = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    kept, point = keep(network, image), {name: value.detach() for name, value in network.named_parameters()}
+    along = {moving: torch.randn_like(point[moving])}
+    left, right = [forward_mode(network, point, {}, (image,), lambda y: y, along, k) for k in (kept, None)]
+    torch.testing.assert_close(left, right, rtol=1e-13, atol=1e-13)
     assert right.abs().max() > 0
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 from train_maxl_in_processes import OPTIONS, train
 
 from lightning_priors.errors import PriorError
@@ -455,6 +456,21 @@ def test_keeping_convolutions_changes_nothing(fit_maxl, options: dict[str, objec
         modules.append(module)
     for name, value in modules[0].state_dict().items():
         torch.testing.assert_close(modules[1].state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_kept_convolutions_are_not_made_again(fit_maxl, batch) -> None:
+    """Of the forward-mode pass of each step that the generator learned from, only the derivatives remain."""
+    spent = []
+    for keep in (False, True):
+        torch.manual_seed(0)
+        module, learned = maxl(keep_convolutions=keep, generator_every=2), Steps()
+        with FlopCounterMode(display=False) as counter:
+            fit_maxl(module, callbacks=[learned])
+        spent.append(counter.get_flop_counts()["Global"][torch.ops.aten.convolution])
+    with FlopCounterMode(display=False) as counter:
+        module.network.eval()(batch(8)["image"])
+    forward = counter.get_flop_counts()["Global"][torch.ops.aten.convolution]
+    assert spent[0] - spent[1] >= len(learned.gradients) * forward > 0
 
 
 @pytest.mark.parametrize("schedule", ["interleaved", "alternating"])
