@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import lightning_priors
-from lightning_priors.errors import PriorError, nearest
+from lightning_priors.errors import PriorError, Terminated, nearest
 
 COMMANDS = {
     "fit": "train a technique; a run folder keeps its configuration, metrics, checkpoints and panels",
@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return 143
 
 
 def last_line(error: PriorError) -> str:

@@ -2,8 +2,6 @@
 
 import logging
 import pickle
-import signal
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from lightning_priors.cli_errors import explain
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import Source
 from lightning_priors.errors import PriorError, nearest
+from lightning_priors.interruption import plain_interruptions
 from lightning_priors.techniques import PriorModule
 from lightning_priors.tracking import go_offline_if_needed, session
 
@@ -83,18 +82,12 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         PriorError: For a user's mistake, wherever in the run it shows.
         KeyboardInterrupt: After Ctrl-C, when Lightning has shut down.
-        SystemExit: After ``--help`` and ``--print_config``, and with 143 after SIGTERM.
+        Terminated: After SIGTERM, likewise.
+        SystemExit: After ``--help`` and ``--print_config``.
     """
-    with _less_noise(), session():
+    with _less_noise(), session(), plain_interruptions():
         try:
             PriorCLI(arguments)
-        except SIGTERMException:  # which alone would exit with 0, as if the training were over
-            print("terminated", file=sys.stderr)
-            raise SystemExit(128 + signal.SIGTERM) from None
-        except SystemExit as stop:
-            if isinstance(stop.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from None
-            raise
         except MisconfigurationException as error:
             raise PriorError(" ".join(str(error).split())) from error
         except Exception as error:

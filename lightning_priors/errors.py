@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake: the command line prints it as a single line and exits with code 2."""
+"""The exceptions that the command line answers with a single line: a user's mistake, and the end by a signal."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 class PriorError(ValueError):
     """A mistake in options, files or labels, said in one line that names the thing and the nearest right one."""
+
+
+class Terminated(BaseException):
+    """A command was ended by SIGTERM; like KeyboardInterrupt, no failure that a handler of errors should take."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

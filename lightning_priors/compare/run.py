@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +16,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_priors.cli import PriorCLI, RunFolder
 from lightning_priors.compare.measure import PeakMemory, StepTimer
 from lightning_priors.compare.progress import Progress
 from lightning_priors.compare.resolve import Task, less_warnings
 from lightning_priors.compare.rows import Row, read_rows, with_row, write_rows
-from lightning_priors.errors import PriorError
+from lightning_priors.errors import PriorError, Terminated
+from lightning_priors.interruption import plain_interruptions
 from lightning_priors.tracking import session
 
 
@@ -92,7 +91,7 @@ def compare(tasks: Sequence[Task], output: Path) -> tuple[list[Row], dict[str, s
     Raises:
         PriorError: If ``runs.csv`` cannot be read.
         KeyboardInterrupt: After Ctrl-C; the rows so far are kept.
-        SystemExit: After SIGTERM, likewise.
+        Terminated: After SIGTERM, likewise.
     """
     output.mkdir(parents=True, exist_ok=True)
     rows, failures = read_rows(output / "runs.csv"), {}
@@ -106,7 +105,7 @@ def compare(tasks: Sequence[Task], output: Path) -> tuple[list[Row], dict[str, s
         progress.start(task.run, task.seed)
         try:
             row = run(task, output, progress.update)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, Terminated):
             progress.end("interrupted", finished=False)
             progress.say(f"the finished runs are kept in {output / 'runs.csv'}; the same command does the others")
             raise
@@ -135,22 +134,16 @@ def run(task: Task, output: Path, tell: Callable[[float], None]) -> Row:
     Raises:
         Exception: Whatever goes wrong; the traceback is at the end of the run's log.
         KeyboardInterrupt: After Ctrl-C, when Lightning has shut down.
-        SystemExit: After SIGTERM, likewise.
+        Terminated: After SIGTERM, likewise.
     """
     folder = output / task.run / f"seed_{task.seed}-{task.digest}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     gc.collect()  # the run before may hold its data and, on a GPU, memory in cycles
     log = folder.with_suffix(".log")
-    with logged_to(log), session(), less_warnings():
+    with logged_to(log), session(), less_warnings(), plain_interruptions():
         try:
             values, checkpoint = _fit_and_test(task.arguments, folder, tell)
-        except SIGTERMException:  # which alone would exit with 0
-            raise SystemExit(128 + signal.SIGTERM) from None
-        except SystemExit as stop:
-            if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns the one into the other
-                raise KeyboardInterrupt from None
-            raise
         except Exception:  # whatever it is, the caller keeps one line of it, so the log is where the rest can be read
             with log.open("a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)

@@ -231,8 +231,10 @@ def test_a_killed_comparison_goes_on(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_comparison_keeps_what_is_finished(sent: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_an_interrupted_comparison_keeps_what_is_finished(sent: signal.Signals, code: int, word: str) -> None:
     write_plan(quick=troubled("none"), waiting=troubled("wait"))
     process = start("compare", "-c", "plan.yaml")
     wait_for("waiting")
@@ -240,6 +242,7 @@ def test_an_interrupted_comparison_keeps_what_is_finished(sent: signal.Signals, 
     Path("go").touch()  # a termination is answered at the end of a step
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
+    assert err.endswith(f"{word}\n")
     assert "Traceback" not in err
     assert list(rows()) == [("quick", 0)]
     assert "[2/2] waiting, seed 0: interrupted" in out
