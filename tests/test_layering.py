@@ -22,8 +22,12 @@ BELOW = {
     "techniques": {"callbacks", "nn", "metrics", "functional", "batch", "errors"},
     "tracking": set(),
     "cli_errors": {"errors"},
-    "cli": {"techniques", "data", "callbacks", "tracking", "cli_errors", "batch", "errors"},
-    "compare": {"cli", "techniques", "data", "callbacks", "tracking", "nn", "metrics", "functional", "batch", "errors"},
+    "interruption": {"errors"},
+    "cli": {"techniques", "data", "callbacks", "tracking", "cli_errors", "interruption", "batch", "errors"},
+    "compare": {
+        *("cli", "techniques", "data", "callbacks", "tracking", "interruption"),
+        *("nn", "metrics", "functional", "batch", "errors"),
+    },
     "__main__": {"cli", "compare", "errors", ""},
     "__init__": {"techniques", "data", "nn", "batch", "errors"},
 }
