@@ -9,14 +9,14 @@ The memory is the most that a process of its own has held in a few cycles of ste
 built, less the optimisers' state: activations, gradients and everything that is kept from one step to the next. Under
 Linux it is the resident memory, on a GPU the allocated one. `--memory-steps` asks instead whether it grows.
 
-"Kept" holds the results of convolutions for the forward-mode pass, "checkpointed" computes the generator's activations
-again when it learns.
+"Kept" holds the results of convolutions for the forward-mode pass, "one convolution" also takes derivatives from
+displaced ones, "checkpointed" computes the generator's activations again when it learns.
 
 "Published" is the schedule of Liu et al. 2019: after each training step a second pass looks ahead and trains the
 generator, by double backward, or by a central difference.
 
     python benchmarks/maxl_cost.py [--backbone vgg16_bn] [--batch-sizes 100 32] [--rounds 10] [--threads 1]
-        [--device cpu] [--channels-last] [--variants ...] [--memory] [--memory-steps 1000]
+        [--device cpu] [--optimizer adamw] [--channels-last] [--variants ...] [--memory] [--memory-steps 1000]
 """
 
 import argparse
@@ -29,6 +29,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -57,6 +58,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "own generator, every 5th": OURS | {"generator": "own", "generator_every": EVERY},
     "own generator, every step, kept": OURS | {"generator": "own", "generator_every": 1, "keep_convolutions": True},
     "own generator, every 5th, kept": OURS | {"generator": "own", "generator_every": EVERY, "keep_convolutions": True},
+    "own generator, every step, one convolution": OURS
+    | {"generator": "own", "generator_every": 1, "method": "one_convolution"},
+    "own generator, every 5th, one convolution": OURS
+    | {"generator": "own", "generator_every": EVERY, "method": "one_convolution"},
     "own generator, every 5th, checkpointed": OURS
     | {"generator": "own", "generator_every": EVERY, "checkpoint_generator": True},
     "own generator, every step, checkpointed": OURS
@@ -72,6 +77,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     | {"generator": "own", "generator_every": 1, "method": "finite_difference"},
 }
 SINGLE = "single task"
+
+OPTIMIZERS = {
+    "sgd": partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4),
+    "adamw": partial(torch.optim.AdamW, lr=0.001, weight_decay=0.01),
+}
+"""Of the network; the inner step is looked through whichever it is."""
 
 
 class Batches(IterableDataset[dict[str, Tensor]]):
@@ -118,19 +129,14 @@ class Each(L.Callback):
         self.after()
 
 
-def build(name: str, backbone: str) -> MAXL:
+def build(name: str, backbone: str, optimizer: str) -> MAXL:
     """The module of a variant."""
     options = dict(VARIANTS[name])
     if options.get("generator") == "own":
         options["generator"] = backbone
     torch.manual_seed(0)
-    return MAXL(
-        num_classes=CLASSES,
-        subclasses=SUB_CLASSES,
-        backbone=backbone,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4),
-        **options,
-    )
+    chosen = OPTIMIZERS[optimizer]
+    return MAXL(num_classes=CLASSES, subclasses=SUB_CLASSES, backbone=backbone, optimizer=chosen, **options)
 
 
 def fit(module: MAXL, data: Batches, options: argparse.Namespace, each: Each) -> None:
@@ -184,7 +190,7 @@ class Contestant:
         torch.set_num_threads(options.threads)
         try:
             data = Batches(self._count, options.image_size, FIRST_STEPS + options.rounds)
-            fit(build(self.name, options.backbone), data, options, Each(self._before, self._after))
+            fit(build(self.name, options.backbone, options.optimizer), data, options, Each(self._before, self._after))
         except BaseException as error:
             self._failed = error
             self._done.release()
@@ -247,7 +253,7 @@ def measure_memory(name: str, options: argparse.Namespace, count: int) -> list[i
     torch.set_num_threads(options.threads)
     steps = options.memory_steps or 3 * EVERY
     memory, peaks, base = Resident(options.device), [], 0
-    module = build(name, options.backbone)
+    module = build(name, options.backbone, options.optimizer)
     data = Batches(count, options.image_size, steps)
 
     def before() -> None:
@@ -312,6 +318,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10, help=f"a multiple of {EVERY}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="sgd", help="of the network")
     parser.add_argument("--channels-last", action="store_true", help="the memory layout, of all variants")
     parser.add_argument("--clock", choices=["processor", "wall"], default="processor")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))

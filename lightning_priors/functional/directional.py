@@ -28,6 +28,7 @@ def forward_mode(
     losses: Losses,
     direction: Mapping[str, Tensor],
     kept: KeptConvolutions | None = None,
+    displaced: bool = False,
 ) -> Tensor:
     """The derivative of each image's losses along a direction, exact, at about the cost of two forward passes.
 
@@ -39,6 +40,8 @@ def forward_mode(
         losses: From what the network returns to losses (B, A).
         direction: By parameter name; parameters without one stay where they are.
         kept: Convolutions of a forward pass at this point with these inputs, which need not be made again.
+        displaced: Whether those take one further convolution each, and not two, and are not exact any more: about 1e-4
+            in float32, see `lightning_priors.functional.kept_convolutions.displaced_tangent`.
 
     Returns:
         (B, A).
@@ -52,7 +55,7 @@ def forward_mode(
     tensor([[36.]])
     """
     _load_forward_rules()
-    replay = contextlib.nullcontext() if kept is None else ReplayedConvolutions(kept)
+    replay = contextlib.nullcontext() if kept is None else ReplayedConvolutions(kept, displaced)
     with torch.no_grad(), differentiable_kernels(parameters), forward_ad.dual_level(), LeanBatchNorm(), replay:
         point = {name: _dual(p, direction[name]) if name in direction else p for name, p in parameters.items()}
         value, derivative = forward_ad.unpack_dual(losses(call_at(network, point, buffers, inputs)))  # type: ignore[no-untyped-call]

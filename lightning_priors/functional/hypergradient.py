@@ -46,7 +46,7 @@ from lightning_priors.functional.kept_convolutions import KeptConvolutions
 from lightning_priors.functional.random_state import RandomState
 from lightning_priors.functional.update_rules import global_norm, stepped_parameters, through_clipping, update_rules
 
-Method = Literal["forward_mode", "finite_difference"]
+Method = Literal["forward_mode", "one_convolution", "finite_difference"]
 
 
 class InnerStep:
@@ -137,21 +137,27 @@ class InnerStep:
             losses: From what the network returns to the losses (B, A) that each class would cost each image; the step
                 was made with their mean over the batch, weighted by the labels.
             v: The gradient of the primary loss at theta+, by parameter name.
-            method: ``forward_mode``, exact, or ``finite_difference``, two forward passes.
+            method: ``forward_mode``, exact; ``one_convolution``, forward mode with half of its convolutions and an
+                error of about 1e-4 in float32, which needs `kept`; or ``finite_difference``, two forward passes.
             random_state: From before the forward pass of these inputs, where the step was made of several batches.
             kept: Of the forward pass of these inputs in the step: forward mode then saves a third of its convolutions.
 
         Returns:
             (B, A), to be passed to ``labels.backward``.
+
+        Raises:
+            ValueError: If ``one_convolution`` is given no convolutions.
         """
+        if method == "one_convolution" and kept is None:
+            raise ValueError("the method one_convolution needs the convolutions that were kept")
         direction, scale = self._factored_direction(v)
         state = random_state or self._random_state
         replay = contextlib.nullcontext if state is None else state.replayed
         point = self._network, self._parameters, self._buffers
-        if method == "forward_mode":
+        if method != "finite_difference":
             try:
                 with replay():
-                    derivative = forward_mode(*point, inputs, losses, direction, kept)
+                    derivative = forward_mode(*point, inputs, losses, direction, kept, method == "one_convolution")
                 return scale / len(derivative) * derivative
             except NotImplementedError as error:
                 reason = str(error).split(". ")[0]

@@ -30,7 +30,7 @@ from lightning_priors.functional.soft_labels import per_class_losses, soft_label
 from lightning_priors.functional.update_rules import global_norm, stepped_parameters
 from lightning_priors.nn.label_generator import LabelGenerator, TaskOutputs, TwoTasks
 
-MetaMethod = Literal["forward_mode", "finite_difference", "unrolled"]
+MetaMethod = Literal["forward_mode", "one_convolution", "finite_difference", "unrolled"]
 
 
 class Part(NamedTuple):

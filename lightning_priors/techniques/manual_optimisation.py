@@ -76,7 +76,7 @@ class ManualOptimisation(PriorModule):
         optimizers = [optimizer]
         if self.generator is not None:
             parameters, decay = self.generator.parameters(), self.generator_weight_decay
-            optimizers.append(torch.optim.Adam(parameters, lr=self.generator_lr, weight_decay=decay))
+            optimizers.append(torch.optim.Adam(parameters, lr=self.generator_lr, weight_decay=decay, fused=True))
         return optimizers, [{"scheduler": scheduler, "interval": self._scheduled}]
 
     def schedule_lengths(self) -> tuple[float, float]:

@@ -81,8 +81,9 @@ class MAXL(ManualOptimisation):
             of the same batch, which never train the network.
         held_out_fraction: Share of the training images that are held out for that.
         generator_every: The generator learns every so many steps of the network.
-        method: ``forward_mode``, exact; ``finite_difference``, about that; ``unrolled``, double backward, exact and
-            slow, for ``alternating`` schedules.
+        method: ``forward_mode``, exact; ``one_convolution``, the same with half of its convolutions and an error of
+            about 1e-4, which keeps convolutions as `keep_convolutions` does; ``finite_difference``, within some per
+            cent; ``unrolled``, double backward, exact and slow, for ``alternating`` schedules.
         meta_gradient: ``normalised``: the derivative by the labels has root mean square 1 for an image; ``clipped``: at
             most 1; ``raw``.
         entropy_weight: Weight of the negative entropy of the mean label where `balance` is ``entropy``.
@@ -169,8 +170,8 @@ class MAXL(ManualOptimisation):
         self.entropy_weight = entropy_weight if balance == "entropy" else 0.0
         self.gamma, self.aux_weight = 2.0 if loss == "focal" else 0.0, aux_weight
         self.warm_start, self.spare_auxiliary, self.lookahead_every = warm_start, spare_auxiliary, lookahead_every
-        self.keep_convolutions = keep_convolutions
-        self._check_options(temperature)
+        self.keep_convolutions = keep_convolutions or method == "one_convolution"
+        self._check_options(temperature, keep_convolutions)
         if checkpoint_generator and (labels != "maxl" or generator == "features"):
             raise PriorError("checkpoint_generator needs a generator with a network of its own, such as tiny")
         classes = auxiliary_classes(labels, num_classes, subclasses, aux_num_classes, aux_task)
@@ -487,7 +488,7 @@ class MAXL(ManualOptimisation):
             batches = DataLoader(loader.dataset, 256, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
             self._fixed.find(batches, self.device)
 
-    def _check_options(self, temperature: float) -> None:
+    def _check_options(self, temperature: float, keep_convolutions: bool) -> None:
         """Refuses options that contradict each other, and says their names."""
         for name in ("generator_every", "accumulate_batches"):
             if getattr(self, name) < 1:
@@ -504,5 +505,7 @@ class MAXL(ManualOptimisation):
             raise PriorError("schedule alternating_epochs takes meta_batch same or held_out")
         if self.schedule == "alternating_epochs" and self.accumulate_batches > 1:
             raise PriorError("schedule alternating_epochs takes accumulate_batches 1")
-        if self.keep_convolutions and (self.schedule != "interleaved" or self.method != "forward_mode"):
+        if self.method == "one_convolution" and self.schedule != "interleaved":
+            raise PriorError("method one_convolution needs schedule interleaved, whose steps keep their convolutions")
+        if keep_convolutions and (self.schedule != "interleaved" or self.method != "forward_mode"):
             raise PriorError("keep_convolutions needs schedule interleaved and method forward_mode")

@@ -64,6 +64,12 @@ def test_other_optimisers_are_refused(optimizer):
         InnerStep(network, optimizer(network.parameters()))
 
 
+def test_one_convolution_without_what_it_builds_on_is_refused():
+    step, v = a_step(nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="needs the convolutions that were kept"):
+        step.label_gradient((torch.ones(1, 1),), lambda y: y, v, method="one_convolution")
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("method", ["forward_mode", "finite_difference"])
 def test_batch_norm_buffers_are_never_touched(training, method):

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from gradients import random_gradients
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_priors.functional.directional import forward_mode
-from lightning_priors.functional.kept_convolutions import KeptConvolutions
+from lightning_priors.functional.kept_convolutions import KeptConvolutions, displaced_tangent
 
 
 @pytest.fixture(autouse=True)
@@ -16,12 +17,19 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def both_ways(network: nn.Module, image: torch.Tensor, kept: KeptConvolutions) -> list[torch.Tensor]:
-    """The derivative with the convolutions that were kept, and without."""
+def derivative(
+    network: nn.Module, image: torch.Tensor, kept: KeptConvolutions | None, displaced: bool = False
+) -> torch.Tensor:
+    """Along a direction that is the same each time."""
     point, along = dict(network.named_parameters()), random_gradients(network, 1)
     point = {name: value.detach() for name, value in point.items()}
     buffers = dict(network.named_buffers())
-    return [forward_mode(network, point, buffers, (image,), lambda y: y, along, k) for k in (kept, None)]
+    return forward_mode(network, point, buffers, (image,), lambda y: y, along, kept, displaced)
+
+
+def both_ways(network: nn.Module, image: torch.Tensor, kept: KeptConvolutions) -> list[torch.Tensor]:
+    """The derivative with the convolutions that were kept, and without."""
+    return [derivative(network, image, kept), derivative(network, image, None)]
 
 
 def keep(network: nn.Module, image: torch.Tensor) -> KeptConvolutions:
@@ -63,6 +71,49 @@ def test_networks_of_timm(name: str) -> None:
     options = {"img_size": 32} if name == "test_vit" else {}
     network, image = timm.create_model(name, num_classes=3, **options), torch.randn(4, 3, 32, 32)
     torch.testing.assert_close(*both_ways(network, image, keep(network, image)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-6), (torch.float32, 3e-3)])
+def test_displaced_convolutions_of_all_kinds(dtype: torch.dtype, error: float) -> None:
+    """Near the derivative, and not the derivative itself, which would mean that nothing was displaced."""
+    network, image = Convolutions().to(dtype), torch.randn(2, 3, 8, 8, dtype=dtype)
+    kept = keep(network, image)
+    near, exact = derivative(network, image, kept, displaced=True), derivative(network, image, kept)
+    assert 0 < (near - exact).norm() < error * exact.norm()
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "mobilenetv2_050", "convnext_atto", "test_vit"])
+def test_displaced_convolutions_of_networks_of_timm(name: str) -> None:
+    """However many layers lie behind each other: rectifiers and pools have their own derivatives, and no kinks."""
+    options = {"img_size": 32} if name == "test_vit" else {}
+    network = timm.create_model(name, num_classes=3, **options).double()
+    image = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    kept = keep(network, image)
+    near, exact = derivative(network, image, kept, displaced=True), derivative(network, image, kept)
+    assert (near - exact).norm() < 1e-6 * exact.norm()
+
+
+def test_a_displaced_derivative_costs_one_convolution_for_each_of_the_network() -> None:
+    """The first one too: its input does not move, so that it has one alone, and is exact."""
+    network, image = timm.create_model("resnet18", num_classes=0), torch.randn(2, 3, 32, 32)
+    kept = keep(network, image)
+    spent = []
+    for make in (lambda: network(image), *(lambda d=d: derivative(network, image, kept, d) for d in (True, False))):
+        with FlopCounterMode(display=False) as counter:
+            make()
+        spent.append(counter.get_flop_counts()["Global"][torch.ops.aten.convolution])
+    assert spent[0] == spent[1] < spent[2] / 1.9
+
+
+@pytest.mark.parametrize("still", ["w", "dw", "dx", "all"])
+def test_displacing_what_is_zero(still: str) -> None:
+    parts = {name: torch.randn(3, 3, dtype=torch.float64) for name in ("x", "w", "dx", "dw")}
+    for name in parts if still == "all" else [still]:
+        parts[name] = torch.zeros(3, 3, dtype=torch.float64)
+    exact = parts["dx"] @ parts["w"] + parts["x"] @ parts["dw"]
+    torch.testing.assert_close(
+        displaced_tangent(torch.matmul, parts["x"] @ parts["w"], **parts), exact, atol=1e-6, rtol=1e-6
+    )
 
 
 def test_a_convolution_that_was_kept_is_not_made_again() -> None:

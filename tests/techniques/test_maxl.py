@@ -461,9 +461,9 @@ def test_keeping_convolutions_changes_nothing(fit_maxl, options: dict[str, objec
 def test_kept_convolutions_are_not_made_again(fit_maxl, batch) -> None:
     """Of the forward-mode pass of each step that the generator learned from, only the derivatives remain."""
     spent = []
-    for keep in (False, True):
+    for options in ({}, {"keep_convolutions": True}, {"method": "one_convolution"}):
         torch.manual_seed(0)
-        module, learned = maxl(keep_convolutions=keep, generator_every=2), Steps()
+        module, learned = maxl(generator_every=2, **options), Steps()
         with FlopCounterMode(display=False) as counter:
             fit_maxl(module, callbacks=[learned])
         spent.append(counter.get_flop_counts()["Global"][torch.ops.aten.convolution])
@@ -471,6 +471,19 @@ def test_kept_convolutions_are_not_made_again(fit_maxl, batch) -> None:
         module.network.eval()(batch(8)["image"])
     forward = counter.get_flop_counts()["Global"][torch.ops.aten.convolution]
     assert spent[0] - spent[1] >= len(learned.gradients) * forward > 0
+    first = module.classifier.backbone.model.blocks[0][0].weight.numel() * 16 * 16 * 2 * 8  # its input does not move
+    assert spent[1] - spent[2] == len(learned.gradients) * (forward - first)
+
+
+def test_one_convolution_gives_the_derivative_but_for_rounding(fit_maxl) -> None:
+    learned = []
+    for method in ("forward_mode", "one_convolution"):
+        torch.manual_seed(0)
+        learned.append(Steps())
+        fit_maxl(maxl(method=method, optimizer=SGD, meta_gradient="raw"), epochs=1, callbacks=[learned[-1]])
+    firsts = (next(iter(steps.gradients.values())) for steps in learned)
+    exact, near = (torch.cat([gradient.flatten() for gradient in first.values()]) for first in firsts)
+    assert 0 < (near - exact).norm() < 3e-3 * exact.norm()
 
 
 @pytest.mark.parametrize("schedule", ["interleaved", "alternating"])
@@ -517,6 +530,7 @@ def test_a_checkpointed_generator_keeps_no_activations(batch) -> None:
         ({"generator": "resnt18"}, "unknown backbone 'resnt18'"),
         ({"keep_convolutions": True, "schedule": "alternating"}, "keep_convolutions needs schedule interleaved"),
         ({"keep_convolutions": True, "method": "finite_difference"}, "keep_convolutions needs schedule interleaved"),
+        ({"method": "one_convolution", "schedule": "alternating"}, "one_convolution needs schedule interleaved"),
         ({"checkpoint_generator": True}, "checkpoint_generator needs a generator with a network of its own"),
     ],
 )
