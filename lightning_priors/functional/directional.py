@@ -40,7 +40,7 @@ def forward_mode(
         losses: From what the network returns to losses (B, A).
         direction: By parameter name; parameters without one stay where they are.
         kept: Convolutions of a forward pass at this point with these inputs, which need not be made again.
-        displaced: Whether those take one further convolution each, and not two, and are not exact any more: about 1e-4
+        displaced: Whether those take one further convolution each, and not two, and are not exact any more: about 1e-3
             in float32, see `lightning_priors.functional.kept_convolutions.displaced_tangent`.
 
     Returns:

@@ -138,7 +138,7 @@ class InnerStep:
                 was made with their mean over the batch, weighted by the labels.
             v: The gradient of the primary loss at theta+, by parameter name.
             method: ``forward_mode``, exact; ``one_convolution``, forward mode with half of its convolutions and an
-                error of about 1e-4 in float32, which needs `kept`; or ``finite_difference``, two forward passes.
+                error of about 1e-3 in float32, which needs `kept`; or ``finite_difference``, two forward passes.
             random_state: From before the forward pass of these inputs, where the step was made of several batches.
             kept: Of the forward pass of these inputs in the step: forward mode then saves a third of its convolutions.
 

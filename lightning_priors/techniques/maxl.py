@@ -82,7 +82,7 @@ class MAXL(ManualOptimisation):
         held_out_fraction: Share of the training images that are held out for that.
         generator_every: The generator learns every so many steps of the network.
         method: ``forward_mode``, exact; ``one_convolution``, the same with half of its convolutions and an error of
-            about 1e-4, which keeps convolutions as `keep_convolutions` does; ``finite_difference``, within some per
+            about 1e-3, which keeps convolutions as `keep_convolutions` does; ``finite_difference``, within some per
             cent; ``unrolled``, double backward, exact and slow, for ``alternating`` schedules.
         meta_gradient: ``normalised``: the derivative by the labels has root mean square 1 for an image; ``clipped``: at
             most 1; ``raw``.
