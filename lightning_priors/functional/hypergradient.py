@@ -42,7 +42,7 @@ from lightning_priors.functional.directional import (
     finite_difference,
     forward_mode,
 )
-from lightning_priors.functional.kept_convolutions import KeptConvolutions
+from lightning_priors.functional.kept_convolutions import FULL_PRECISION, KeptConvolutions, rounds_convolutions
 from lightning_priors.functional.random_state import RandomState
 from lightning_priors.functional.update_rules import global_norm, stepped_parameters, through_clipping, update_rules
 
@@ -146,10 +146,12 @@ class InnerStep:
             (B, A), to be passed to ``labels.backward``.
 
         Raises:
-            ValueError: If ``one_convolution`` is given no convolutions.
+            ValueError: If ``one_convolution`` is given no convolutions, or they are rounded.
         """
         if method == "one_convolution" and kept is None:
             raise ValueError("the method one_convolution needs the convolutions that were kept")
+        if method == "one_convolution" and rounds_convolutions(next(iter(self._parameters.values())).device.type):
+            raise ValueError(f"the method one_convolution needs {FULL_PRECISION}")
         direction, scale = self._factored_direction(v)
         state = random_state or self._random_state
         replay = contextlib.nullcontext if state is None else state.replayed

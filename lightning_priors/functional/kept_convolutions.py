@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+FULL_PRECISION = "convolutions in full precision: set torch.backends.cudnn.allow_tf32 = False, or take forward_mode"
 
 
 class KeptConvolutions(TorchFunctionMode):
@@ -88,8 +89,8 @@ def displaced_tangent(
     alike, of the order of eps^(1/2): through a whole network up to 1e-3 of the derivative in float32, 1e-7 in float64.
 
     Args:
-        convolve: Of an input and a weight, both linearly, without bias.
-        result: ``x * w``, or that with a bias if `convolve` adds it too; any shape.
+        convolve: Of an input and a weight, linear in each but for a bias, in full precision, see `rounds_convolutions`.
+        result: What it gives for `x` and `w`, any shape.
         x: The input.
         w: The weight.
         dx: Direction of the input.
@@ -108,6 +109,23 @@ def displaced_tangent(
     distance = (torch.finfo(w.dtype).eps * ratio).sqrt()
     moved = convolve(torch.addcmul(x, dx, distance), torch.addcmul(w, dw, distance))
     return moved.sub_(result).div_(distance)
+
+
+def rounds_convolutions(device: str) -> bool:
+    """Whether convolutions in float32 round their arguments to TF32, as those of GPUs do unless told otherwise.
+
+    A difference between two of them is then rounding for the most part.
+
+    Args:
+        device: Its type, such as ``cuda``.
+
+    >>> rounds_convolutions("cpu")
+    False
+    """
+    if device != "cuda":
+        return False
+    settings = getattr(torch.backends.cudnn, "conv", None)  # from torch 2.9
+    return torch.backends.cudnn.allow_tf32 if settings is None else settings.fp32_precision == "tf32"
 
 
 def _differentiated(

@@ -17,7 +17,7 @@ from lightning_priors.errors import PriorError
 from lightning_priors.functional.clustering import hashed_uniform
 from lightning_priors.functional.generator_update import MetaGradient, generator_gradients, mean_label, shared_cosine
 from lightning_priors.functional.hypergradient import InnerStep
-from lightning_priors.functional.kept_convolutions import KeptConvolutions
+from lightning_priors.functional.kept_convolutions import FULL_PRECISION, KeptConvolutions, rounds_convolutions
 from lightning_priors.functional.processes import process_count, total_over_processes
 from lightning_priors.functional.random_state import RandomState
 from lightning_priors.functional.soft_labels import label_entropy, per_class_losses, soft_label_loss
@@ -82,8 +82,9 @@ class MAXL(ManualOptimisation):
         held_out_fraction: Share of the training images that are held out for that.
         generator_every: The generator learns every so many steps of the network.
         method: ``forward_mode``, exact; ``one_convolution``, the same with half of its convolutions and an error of
-            about 1e-3, which keeps convolutions as `keep_convolutions` does; ``finite_difference``, within some per
-            cent; ``unrolled``, double backward, exact and slow, for ``alternating`` schedules.
+            about 1e-3, which keeps convolutions as `keep_convolutions` does and is refused on a GPU that rounds them
+            to TF32; ``finite_difference``, within some per cent; ``unrolled``, double backward, exact and slow, for
+            ``alternating`` schedules.
         meta_gradient: ``normalised``: the derivative by the labels has root mean square 1 for an image; ``clipped``: at
             most 1; ``raw``.
         entropy_weight: Weight of the negative entropy of the mean label where `balance` is ``entropy``.
@@ -234,8 +235,10 @@ class MAXL(ManualOptimisation):
         """Finds the clusters where they are needed, and checks that there is something to learn from.
 
         Raises:
-            PriorError: If an epoch has no next batch.
+            PriorError: If an epoch has no next batch, or the device's convolutions do not suit the method.
         """
+        if self.method == "one_convolution" and rounds_convolutions(self.device.type):
+            raise PriorError(f"method one_convolution needs {FULL_PRECISION}")
         if process_count() > 1 and self.method == "unrolled":
             raise PriorError("method unrolled is for one process; forward_mode gives the same, for any number")
         steps = self.steps_of_an_epoch()

@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_priors.functional.directional import forward_mode, supports_forward_mode
 from lightning_priors.functional.hypergradient import InnerStep, named_gradients, unrolled_label_gradient
+from lightning_priors.functional.kept_convolutions import KeptConvolutions
 from lightning_priors.functional.random_state import RandomState
 from lightning_priors.functional.soft_labels import masked_softmax, per_class_losses, soft_label_loss
 from lightning_priors.functional.update_rules import stepped_parameters
@@ -68,6 +69,13 @@ def test_one_convolution_without_what_it_builds_on_is_refused():
     step, v = a_step(nn.Linear(1, 1))
     with pytest.raises(ValueError, match="needs the convolutions that were kept"):
         step.label_gradient((torch.ones(1, 1),), lambda y: y, v, method="one_convolution")
+
+
+def test_one_convolution_with_rounded_convolutions_is_refused(monkeypatch):
+    monkeypatch.setattr("lightning_priors.functional.hypergradient.rounds_convolutions", lambda device: True)
+    step, v = a_step(nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="in full precision"):
+        step.label_gradient((torch.ones(1, 1),), lambda y: y, v, method="one_convolution", kept=KeptConvolutions())
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_priors.functional.directional import forward_mode
-from lightning_priors.functional.kept_convolutions import KeptConvolutions, displaced_tangent
+from lightning_priors.functional.kept_convolutions import KeptConvolutions, displaced_tangent, rounds_convolutions
 
 
 @pytest.fixture(autouse=True)
@@ -162,3 +162,10 @@ def test_what_was_kept_in_half_precision_is_computed_anew() -> None:
     left, right = both_ways(network, image, kept)
     assert left.dtype == torch.float32
     torch.testing.assert_close(left, right)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_gpus_round_convolutions_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, allowed: bool) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    assert rounds_convolutions("cuda") is allowed
+    assert rounds_convolutions("cpu") is False

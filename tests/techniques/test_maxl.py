@@ -486,6 +486,12 @@ def test_one_convolution_gives_the_derivative_but_for_rounding(fit_maxl) -> None
     assert 0 < (near - exact).norm() < 3e-3 * exact.norm()
 
 
+def test_one_convolution_is_refused_where_convolutions_are_rounded(fit_maxl, monkeypatch) -> None:
+    monkeypatch.setattr("lightning_priors.techniques.maxl.rounds_convolutions", lambda device: True)
+    with pytest.raises(PriorError, match="one_convolution needs convolutions in full precision"):
+        fit_maxl(maxl(method="one_convolution"))
+
+
 @pytest.mark.parametrize("schedule", ["interleaved", "alternating"])
 def test_checkpointing_the_generator_changes_nothing(fit_maxl, schedule: str) -> None:
     """Running statistics included, which each image is to enter once."""
