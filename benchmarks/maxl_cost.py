@@ -290,23 +290,23 @@ def report_times(options: argparse.Namespace, count: int) -> None:
     for contestant in contestants:
         contestant.finish()
     single = contestants[0].milliseconds()
-    print(f"\nbatch {count:<34}{'ms':>10}{'ratio':>8}")
+    print(f"\nbatch {count:<38}{'ms':>10}{'ratio':>8}")
     for contestant in contestants:
         print(
-            f"{contestant.name:40}{contestant.milliseconds():10.1f}{contestant.milliseconds() / single:8.2f}",
+            f"{contestant.name:44}{contestant.milliseconds():10.1f}{contestant.milliseconds() / single:8.2f}",
             flush=True,
         )
 
 
 def report_memory(options: argparse.Namespace, count: int) -> None:
     """Prints the table of peaks; of a long run those of its beginning and its end."""
-    print(f"\nbatch {count:<34}{'peak MB':>10}{'ratio':>8}{'first':>8}{'last':>8}")
+    print(f"\nbatch {count:<38}{'peak MB':>10}{'ratio':>8}{'first':>8}{'last':>8}")
     single = 0
     for name in dict.fromkeys([SINGLE, *options.variants]):
         peaks = memory_of(name, count)[1:]  # the first cycle loads code
         single = single or max(peaks)
         first, last = peaks[0] / 2**20, peaks[-1] / 2**20
-        print(f"{name:40}{max(peaks) / 2**20:10.0f}{max(peaks) / single:8.2f}{first:8.0f}{last:8.0f}", flush=True)
+        print(f"{name:44}{max(peaks) / 2**20:10.0f}{max(peaks) / single:8.2f}{first:8.0f}{last:8.0f}", flush=True)
 
 
 def parse() -> argparse.Namespace:

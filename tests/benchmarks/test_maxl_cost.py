@@ -29,9 +29,17 @@ def test_every_variant_takes_its_turns(cost, monkeypatch, capsys):
     options(cost, monkeypatch)
     cost.main()
     lines = capsys.readouterr().out.splitlines()[3:]
-    assert [line[:40].strip() for line in lines] == list(cost.VARIANTS)
+    assert [line[:44].strip() for line in lines] == list(cost.VARIANTS)
     assert all(float(line.split()[-2]) > 0 for line in lines)
     assert lines[0].split()[-1] == "1.00"
+
+
+def test_the_networks_are_trained_by_the_optimiser_that_is_asked_for(cost, monkeypatch):
+    asked = []
+    monkeypatch.setitem(cost.OPTIMIZERS, "adamw", lambda given: asked.append(1) or torch.optim.AdamW(given))
+    options(cost, monkeypatch, "--optimizer", "adamw", "--variants", "feature head, every step")
+    cost.main()
+    assert len(asked) == 2, "that of the plain network and that of the variant"
 
 
 def test_a_variant_that_fails_is_named(cost, monkeypatch):
