@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,11 @@ def shared_data() -> Path:
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Looks for no examples in the conftest files, which share one module name."""
     return True if collection_path.name == "conftest.py" else None
+
+
+@pytest.fixture(autouse=True)
+def _no_background_process_of_wandb() -> Iterator[None]:
+    """W&B's would resolve the next test's relative folder in the working folder of the test that started it."""
+    yield
+    if (wandb := sys.modules.get("wandb")) is not None:
+        wandb.teardown()
