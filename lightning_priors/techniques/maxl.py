@@ -171,8 +171,8 @@ class MAXL(ManualOptimisation):
         self.entropy_weight = entropy_weight if balance == "entropy" else 0.0
         self.gamma, self.aux_weight = 2.0 if loss == "focal" else 0.0, aux_weight
         self.warm_start, self.spare_auxiliary, self.lookahead_every = warm_start, spare_auxiliary, lookahead_every
-        self.keep_convolutions = keep_convolutions or method == "one_convolution"
-        self._check_options(temperature, keep_convolutions)
+        self.keep_convolutions = keep_convolutions
+        self._check_options(temperature)
         if checkpoint_generator and (labels != "maxl" or generator == "features"):
             raise PriorError("checkpoint_generator needs a generator with a network of its own, such as tiny")
         classes = auxiliary_classes(labels, num_classes, subclasses, aux_num_classes, aux_task)
@@ -333,7 +333,8 @@ class MAXL(ManualOptimisation):
             self._look_ahead(previous, train, batch_idx)
         due = self._due(batch_idx)
         state = RandomState(self.device) if due and self.schedule == "interleaved" else None
-        kept = KeptConvolutions() if state is not None and self.keep_convolutions else None
+        keeps = self.keep_convolutions or self.method == "one_convolution"
+        kept = KeptConvolutions() if state is not None and keeps else None
         with kept or contextlib.nullcontext():
             outputs = self.network(train.batch["image"])
         primary, v, spared = train.primary_loss(outputs), None, False
@@ -491,7 +492,7 @@ class MAXL(ManualOptimisation):
             batches = DataLoader(loader.dataset, 256, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
             self._fixed.find(batches, self.device)
 
-    def _check_options(self, temperature: float, keep_convolutions: bool) -> None:
+    def _check_options(self, temperature: float) -> None:
         """Refuses options that contradict each other, and says their names."""
         for name in ("generator_every", "accumulate_batches"):
             if getattr(self, name) < 1:
@@ -510,5 +511,5 @@ class MAXL(ManualOptimisation):
             raise PriorError("schedule alternating_epochs takes accumulate_batches 1")
         if self.method == "one_convolution" and self.schedule != "interleaved":
             raise PriorError("method one_convolution needs schedule interleaved, whose steps keep their convolutions")
-        if keep_convolutions and (self.schedule != "interleaved" or self.method != "forward_mode"):
+        if self.keep_convolutions and (self.schedule != "interleaved" or self.method != "forward_mode"):
             raise PriorError("keep_convolutions needs schedule interleaved and method forward_mode")
