@@ -9,7 +9,8 @@ The memory is the most that a process of its own has held in a few cycles of ste
 built, less the optimisers' state: activations, gradients and everything that is kept from one step to the next. Under
 Linux it is the resident memory, on a GPU the allocated one. `--memory-steps` asks instead whether it grows.
 
-"Kept" holds the results of convolutions for the forward-mode pass, "one convolution" also takes derivatives from
+With "halves" one half of a batch judges the labels of the batch before, and the labels of the other half are judged
+next. "Kept" holds the results of convolutions for the forward-mode pass, "one convolution" also takes derivatives from
 displaced ones, "checkpointed" computes the generator's activations again when it learns.
 
 "Published" is the schedule of Liu et al. 2019: after each training step a second pass looks ahead and trains the
@@ -66,6 +67,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     | {"generator": "own", "generator_every": EVERY, "checkpoint_generator": True},
     "own generator, every step, checkpointed": OURS
     | {"generator": "own", "generator_every": 1, "checkpoint_generator": True},
+    "own generator, every step, halves": OURS | {"generator": "own", "generator_every": 1, "meta_batch": "half"},
+    "own generator, every 5th, halves": OURS | {"generator": "own", "generator_every": EVERY, "meta_batch": "half"},
+    "feature head, every step, halves": OURS | {"generator": "features", "generator_every": 1, "meta_batch": "half"},
     "feature head, every step": OURS | {"generator": "features", "generator_every": 1},
     "feature head, every 5th": OURS | {"generator": "features", "generator_every": EVERY},
     "feature head, every step, kept": OURS | {"generator": "features", "generator_every": 1, "keep_convolutions": True},

@@ -39,10 +39,12 @@ class Part(NamedTuple):
     batch: PriorBatch
     share: float
     """What a mean over these images is multiplied by, so that the mean over all processes is that of all images."""
+    weight: float = 1.0
+    """What a loss of these images is multiplied by besides, where they are not all that a step is made with."""
 
     def primary_loss(self, outputs: TaskOutputs) -> Tensor:
-        """The cross entropy of the primary task, ()."""
-        return self.share * F.cross_entropy(outputs.logits, self.batch["label"])
+        """The weighted cross entropy of the primary task, ()."""
+        return self.share * self.weight * F.cross_entropy(outputs.logits, self.batch["label"])
 
 
 @dataclass
@@ -189,7 +191,7 @@ class LabelLearner:
         image = (inner.part.batch["image"],)
         method = cast(Method, self.method)
         gradient = step.label_gradient(image, self.losses, v, method, inner.state, inner.kept)
-        return inner.part.share * self.aux_weight * gradient
+        return inner.part.share * inner.part.weight * self.aux_weight * gradient
 
     def _unrolled(self, inner: InnerBatch, meta: Part, optimizer: torch.optim.Optimizer) -> Tensor:
         """The same by double backward, for one process."""
@@ -276,6 +278,29 @@ def part_of(batch: PriorBatch, chosen: Tensor) -> Part:
         return Part(batch, 0.0)
     some = cast(PriorBatch, {name: cast(Tensor, value)[chosen] for name, value in batch.items()})
     return Part(some, (count * process_count() / total).item())
+
+
+def halves_of(batch: PriorBatch) -> tuple[Part, float, Part]:
+    """The first half of a batch by itself, and the other one as a part of the batch.
+
+    Args:
+        batch: Tensors that begin with the batch dimension.
+
+    Returns:
+        The first half, the larger one, by itself; the weight that it has in the whole batch; and the other half with
+        the weight that is left.
+
+    >>> batch = {"image": torch.zeros(3, 3, 1, 1), "label": torch.tensor([5, 7, 9]), "index": torch.arange(3)}
+    >>> first, weight, second = halves_of(batch)
+    >>> first.batch["label"], first.weight, round(weight, 3), second.batch["label"], round(second.weight, 3)
+    (tensor([5, 7]), 1.0, 0.667, tensor([9]), 0.333)
+    """
+    position = torch.arange(len(batch["label"]), device=batch["label"].device)
+    chosen = 2 * position < len(position)
+    counts = torch.stack([chosen.sum(), (~chosen).sum()])
+    first, second = total_over_processes(counts).tolist()
+    weight = first / (first + second)
+    return part_of(batch, chosen), weight, part_of(batch, ~chosen)._replace(weight=1 - weight)
 
 
 def untouched(network: nn.Module, *inputs: Tensor, point: Mapping[str, Tensor] | None = None) -> Any:

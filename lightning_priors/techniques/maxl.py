@@ -30,6 +30,7 @@ from lightning_priors.nn.label_learning import (
     LabelLearner,
     MetaMethod,
     Part,
+    halves_of,
     network_gradients,
     part_of,
     untouched,
@@ -38,7 +39,7 @@ from lightning_priors.techniques.base import PriorStep
 from lightning_priors.techniques.manual_optimisation import ManualOptimisation
 
 Schedule = Literal["interleaved", "alternating", "alternating_epochs"]
-MetaBatch = Literal["next", "same", "held_out"]
+MetaBatch = Literal["next", "half", "same", "held_out"]
 HELD_OUT = 0
 """The seed of the held-out images: the same ones in every run."""
 
@@ -77,8 +78,12 @@ class MAXL(ManualOptimisation):
             images at 8 x 8 cells inside of each class, fixed for each image) and ``none``, plain training.
         generator: ``features``, a head on the network's features, or the name of a network of its own.
         schedule: ``interleaved``, ``alternating`` or ``alternating_epochs``.
-        meta_batch: Where the primary loss is to fall: in the ``next`` batch, the ``same``, or in ``held_out`` images
-            of the same batch, which never train the network.
+        meta_batch: Where the primary loss is to fall: in the ``next`` batch; in the first ``half`` of it; in the
+            ``same``; or in ``held_out`` images of the same batch, which never train the network. With ``half`` a batch
+            that judges a step, or whose labels will be judged, is halved: the first half judges the labels before and
+            trains the primary task alone, the second trains both tasks, and its labels are judged next. So a generator
+            learns from every step without a second backward pass, and at most half a batch of each network is in memory
+            at once. Each half has batch statistics of its own. For the schedule ``interleaved``.
         held_out_fraction: Share of the training images that are held out for that.
         generator_every: The generator learns every so many steps of the network.
         method: ``forward_mode``, exact; ``one_convolution``, the same with half of its convolutions and an error of
@@ -102,7 +107,7 @@ class MAXL(ManualOptimisation):
         spare_auxiliary: Whether the batch whose primary gradient tells what a step was worth trains the primary task
             alone. That saves it a backward pass, and frees its graph before the forward-mode pass. Batches that the
             generator is going to learn from are not spared, so with `generator_every` 1 none is, nor where batches are
-            accumulated.
+            accumulated. The `meta_batch` ``half`` spares one half of each.
         keep_convolutions: Whether the forward-mode pass takes the results of convolutions from the step's own forward
             pass, a third of its time, and holds them in memory until then; for the schedule ``interleaved``.
         checkpoint_generator: Whether a generator with a network of its own computes its activations again when it
@@ -242,7 +247,8 @@ class MAXL(ManualOptimisation):
         if process_count() > 1 and self.method == "unrolled":
             raise PriorError("method unrolled is for one process; forward_mode gives the same, for any number")
         steps = self.steps_of_an_epoch()
-        if self.generator is not None and self.meta_batch == "next" and steps < 2 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        judged_next = self.generator is not None and self.meta_batch in ("next", "half")
+        if judged_next and steps < 2 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise PriorError("an epoch of one step has no next batch for the generator; set meta_batch to same")
         if "kmeans" in (self.labels, self.warm_start) and self._fixed.clusters is None:
             self._find_clusters()
@@ -331,6 +337,23 @@ class MAXL(ManualOptimisation):
         if self._previous is not None:
             previous, self._previous = self._previous, None
             self._look_ahead(previous, train, batch_idx)
+        if self.meta_batch != "half" or not (self._pending is not None or self._due(batch_idx)):
+            return self._train_images(train, meta, batch_idx)
+        meta, weight, rest = halves_of(train.batch)
+        outputs = self.network(meta.batch["image"])
+        primary = meta.primary_loss(outputs)
+        v = network_gradients(primary, self.network, self.loss_scale)
+        if self._pending is not None:
+            (inner, passed), self._pending = self._pending, None
+            self._look_back(inner, passed, v, meta, primary, batch_idx)
+        self.add_gradients({name: weight * gradient for name, gradient in v.items()})
+        step = self._train_images(rest, meta, batch_idx)
+        terms = step.terms | {"primary": step.terms["primary"] + weight * primary}
+        logits = torch.cat([outputs.logits, step.logits])[: len(train.batch["label"])]  # of one image both parts are it
+        return PriorStep(step.loss + weight * primary, logits, terms)
+
+    def _train_images(self, train: Part, meta: Part, batch_idx: int) -> PriorStep:
+        """What is left of a batch, in general all of it, and the step that it ends in."""
         due = self._due(batch_idx)
         state = RandomState(self.device) if due and self.schedule == "interleaved" else None
         keeps = self.keep_convolutions or self.method == "one_convolution"
@@ -347,8 +370,12 @@ class MAXL(ManualOptimisation):
         if self.auxiliary_head is None or (spared and not self._logs_look_ahead(batch_idx)):
             step = PriorStep(primary, outputs.logits, {} if self.auxiliary_head is None else {"primary": primary})
         else:
-            auxiliary = self._auxiliary_loss(outputs, self._labels(train, outputs, state, kept), train.share)
+            labels = self._labels(train, outputs, state, kept)
+            auxiliary = self._auxiliary_loss(outputs, labels, train.share * train.weight)
             step = PriorStep(primary + auxiliary, outputs.logits, {"primary": primary, "auxiliary": auxiliary})
+            if self.meta_batch == "half" and self._logs_look_ahead(batch_idx):  # training needs their sum alone
+                parts = [network_gradients(loss, self.network, self.loss_scale, True) for loss in (primary, auxiliary)]
+                self.observed["cosine"] = shared_cosine(*parts)
         self._add_gradients(step, v, spared)
         if self.ends_step(batch_idx):
             self._end_step(train, meta, batch_idx)
@@ -358,7 +385,7 @@ class MAXL(ManualOptimisation):
         """The network's step, and what can follow from it at once."""
         inner, self._inner = self._inner, []
         passed = self._made_step(capture=bool(inner))
-        if passed is not None and self.meta_batch == "next":
+        if passed is not None and self.meta_batch in ("next", "half"):
             self._pending = inner, passed
         elif passed is not None:
             v, after = self.learner.primary_gradient(meta)
@@ -501,10 +528,16 @@ class MAXL(ManualOptimisation):
             raise PriorError(f"temperature is above 0, not {temperature}")
         if not 0 < self.held_out_fraction < 1:
             raise PriorError(f"held_out_fraction is between 0 and 1, not {self.held_out_fraction}")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        """Refuses options that the schedule has no use for."""
         if self.method == "unrolled" and self.schedule == "interleaved":
             raise PriorError(
                 "method unrolled needs schedule alternating: interleaved looks back at a step already made"
             )
+        if self.meta_batch == "half" and self.schedule != "interleaved":
+            raise PriorError("meta_batch half needs schedule interleaved, in which it saves a pass")
         if self.schedule == "alternating_epochs" and self.meta_batch == "next":
             raise PriorError("schedule alternating_epochs takes meta_batch same or held_out")
         if self.schedule == "alternating_epochs" and self.accumulate_batches > 1:

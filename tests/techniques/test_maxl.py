@@ -180,6 +180,8 @@ def generator_batches(fit, **options) -> list[int]:
     [
         ({"generator_every": 1}, [1, 2, 4, 5]),
         ({"generator_every": 2}, [1, 4]),
+        ({"generator_every": 1, "meta_batch": "half"}, [1, 2, 4, 5]),
+        ({"generator_every": 2, "meta_batch": "half"}, [1, 4]),
         ({"generator_every": 1, "meta_batch": "same"}, [0, 1, 2, 3, 4, 5]),
         ({"generator_every": 2, "schedule": "alternating"}, [1, 4]),
         ({"generator_every": 2, "schedule": "alternating", "meta_batch": "same"}, [0, 2, 3, 5]),
@@ -223,14 +225,14 @@ def test_a_batch_with_nothing_but_held_out_images_changes_no_gradient(batch) -> 
 def test_the_loss_ahead_is_logged_when_asked_for_and_changes_nothing(fit_maxl) -> None:
     modules, keys = [], []
     for every in (0, 1):
-        for schedule in ("interleaved", "alternating"):
+        for options in ({}, {"schedule": "alternating"}, {"meta_batch": "half"}):
             torch.manual_seed(0)
-            modules.append(maxl(schedule=schedule, lookahead_every=every))
+            modules.append(maxl(lookahead_every=every, **options))
             keys.append(set(fit_maxl(modules[-1]).callback_metrics))
     added = {"train/primary_loss_before", "train/primary_loss_after"}
-    assert keys[2] - keys[0] == keys[3] - keys[1] == added
-    assert same_weights(modules[0], modules[2])
-    assert same_weights(modules[1], modules[3])
+    assert keys[3] - keys[0] == keys[4] - keys[1] == added
+    assert keys[5] - keys[2] == added | {"train/cosine"}, "halves have no gradients of their own for training"
+    assert all(same_weights(modules[i], modules[i + 3]) for i in range(3))
 
 
 def test_the_step_is_seen_to_lower_the_primary_loss(fit_maxl) -> None:
@@ -276,6 +278,7 @@ RESUMED = {
     "clusters": {"labels": "kmeans"},
     "random": {"labels": "random"},
     "warm": {"warm_start": "kmeans", "optimizer": SGD},
+    "halved": {"meta_batch": "half", "generator_every": 1},
     "own schedule": {"scheduler": lambda o: torch.optim.lr_scheduler.StepLR(o, 1)},
 }
 
@@ -363,7 +366,7 @@ def test_with_a_moving_average_of_the_weights(fit_maxl, batch, tmp_path: Path, o
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("options", [{}, {"generator": "tiny"}, {"schedule": "alternating"}])
+@pytest.mark.parametrize("options", [{}, {"generator": "tiny"}, {"schedule": "alternating"}, {"meta_batch": "half"}])
 def test_nothing_piles_up(fit_maxl, squares, options: dict[str, str]) -> None:
     counts: list[int] = []
 
@@ -375,8 +378,8 @@ def test_nothing_piles_up(fit_maxl, squares, options: dict[str, str]) -> None:
 
     trainer = L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                         enable_model_summary=False, accelerator="cpu", callbacks=[Count()])  # fmt: skip
-    data = squares(120, size=8, keys=())
-    trainer.fit(maxl(generator_every=3, **options), DataLoader(data, 2), DataLoader(data, 60))
+    data = squares(240, size=8, keys=())
+    trainer.fit(maxl(generator_every=3, **options), DataLoader(data, 4), DataLoader(data, 60))
     assert counts[1] <= counts[0]
 
 
@@ -446,7 +449,10 @@ def test_clipping_sees_gradients_without_loss_scale(fit_maxl) -> None:
 # -------------------------------------------------------------------- mistakes
 
 
-@pytest.mark.parametrize("options", [{}, {"meta_batch": "same"}, {"accumulate_batches": 2}, {"generator_every": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"meta_batch": "same"}, {"meta_batch": "half"}, {"accumulate_batches": 2}, {"generator_every": 2}],
+)
 def test_keeping_convolutions_changes_nothing(fit_maxl, options: dict[str, object]) -> None:
     modules = []
     for keep in (False, True):
@@ -528,6 +534,7 @@ def test_a_checkpointed_generator_keeps_no_activations(batch) -> None:
         ({"temperature": 0.0}, "temperature is above 0, not 0.0"),
         ({"held_out_fraction": 1.0}, "held_out_fraction is between 0 and 1, not 1.0"),
         ({"method": "unrolled"}, "method unrolled needs schedule alternating"),
+        ({"meta_batch": "half", "schedule": "alternating"}, "meta_batch half needs schedule interleaved"),
         ({"schedule": "alternating_epochs"}, "alternating_epochs takes meta_batch same or held_out"),
         (
             {"schedule": "alternating_epochs", "meta_batch": "same", "accumulate_batches": 2},
@@ -545,15 +552,28 @@ def test_mistakes_in_options(options: dict[str, object], message: str) -> None:
         MAXL(**options)
 
 
-def test_an_epoch_of_one_step_has_nothing_to_learn_from(fit_maxl) -> None:
+@pytest.mark.parametrize("meta_batch", ["next", "half"])
+def test_an_epoch_of_one_step_has_nothing_to_learn_from(fit_maxl, meta_batch: str) -> None:
     with pytest.raises(PriorError, match="an epoch of one step has no next batch for the generator"):
-        fit_maxl(maxl(), limit_train_batches=1)
+        fit_maxl(maxl(meta_batch=meta_batch), limit_train_batches=1)
 
 
 def test_optimisers_that_cannot_be_looked_through(fit_maxl) -> None:
     with pytest.raises(PriorError, match=r"labels maxl: .*SGD, Adam and AdamW.* not for RMSprop"):
         fit_maxl(maxl(optimizer=torch.optim.RMSprop))
     fit_maxl(maxl(optimizer=torch.optim.RMSprop, labels="random"))
+
+
+def test_halves_cost_half_of_the_passes_for_learning(fit_maxl) -> None:
+    """One forward and backward pass of each image, half of the generator's and of the derivative's."""
+    spent = []
+    for options in ({"labels": "none"}, {}, {"meta_batch": "half"}):
+        torch.manual_seed(0)
+        with FlopCounterMode(display=False) as counter:
+            fit_maxl(maxl(generator="tiny", generator_every=1, **options), limit_val_batches=0)
+        spent.append(counter.get_flop_counts()["Global"])
+    plain, whole, halved = (sum(v for k, v in s.items() if "convolution" in str(k)) for s in spent)
+    assert 0.3 * (whole - plain) < halved - plain < 0.55 * (whole - plain)
 
 
 def test_human_labels_have_to_be_there(fit) -> None:

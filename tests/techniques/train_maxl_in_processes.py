@@ -16,6 +16,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "default": {"generator_every": 1},
     "single": {"generator_every": 1, "balance": "entropy"},
     "clipped": {"gradient_clip_norm": 0.5, "meta_gradient": "raw", "accumulate_batches": 2, "generator": "tiny"},
+    "half": {"meta_batch": "half", "generator_every": 1, "balance": "entropy"},
     "held_out": {"meta_batch": "held_out", "held_out_fraction": 0.4, "schedule": "alternating"},
     "sinkhorn": {"balance": "sinkhorn", "meta_batch": "same", "meta_gradient": "clipped", "entropy_weight": 0.0},
     "warm": {"warm_start": "kmeans", "schedule": "alternating", "generator_every": 2},

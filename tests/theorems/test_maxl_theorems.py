@@ -48,13 +48,13 @@ def maxl(**options) -> MAXL:
     return MAXL(subclasses=SUB_CLASSES, scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 1000), **options)
 
 
-def fit(module: L.LightningModule, **options) -> L.Trainer:
+def fit(module: L.LightningModule, data: Dataset | None = None, **options) -> L.Trainer:
     options = {"max_epochs": 1, "precision": "64-true"} | options
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=0, num_sanity_val_steps=0, **options,
     )  # fmt: skip
-    trainer.fit(module, DataLoader(Noise(), BATCH), DataLoader(Noise(), BATCH))
+    trainer.fit(module, DataLoader(data or Noise(), BATCH), DataLoader(Noise(), BATCH))
     return trainer
 
 
@@ -103,15 +103,28 @@ class Definition:
             after[name] = p * (1 - LR * WEIGHT_DECAY) - LR * move
         return after
 
-    def meta_gradient(self, train, meta) -> list[Tensor]:
-        """The gradient on the generator of what the primary loss of `meta` is after a step on `train`."""
+    def meta_gradient(self, train, meta, first=None) -> list[Tensor]:
+        """The gradient on the generator of what the primary loss of `meta` is after a step on `train`.
+
+        Where there is a `first` half of the batch, `train` is the second.
+        """
         parameters = {name: p.detach().requires_grad_() for name, p in self.network.named_parameters()}
-        primary, auxiliary, labels = self.losses(parameters, train)
-        gradients = torch.autograd.grad(primary + auxiliary, list(parameters.values()), create_graph=True)
+        loss, labels = self.step_loss(parameters, train, first)
+        gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
         ahead = functional_call(self.network, self.stepped(parameters, gradients), (meta["image"],)).logits
         mean = labels.mean(0)
         loss = F.cross_entropy(ahead, meta["label"]) + ENTROPY * (mean * mean.log()).sum()
         return list(torch.autograd.grad(loss, list(self.generator.parameters())))
+
+    def step_loss(self, parameters, train, first=None) -> tuple[Tensor, Tensor]:
+        """What a step lowers, and the labels; images of a `first` half train the primary task alone."""
+        primary, auxiliary, labels = self.losses(parameters, train)
+        if first is None:
+            return primary + auxiliary, labels
+        counts = [len(half["label"]) for half in (first, train)]
+        before = functional_call(self.network, parameters, (first["image"],)).logits
+        alone = F.cross_entropy(before, first["label"])
+        return (counts[0] * alone + counts[1] * (primary + auxiliary)) / sum(counts), labels
 
     def step_generator(self, gradients: list[Tensor]) -> None:
         for parameter, gradient in zip(self.generator.parameters(), gradients, strict=True):
@@ -123,6 +136,26 @@ class Definition:
         primary, auxiliary, _ = self.losses(dict(self.network.named_parameters()), train)
         (primary if spared else primary + auxiliary).backward()
         self.optimizer.step()
+
+    def train_halves(self, images: Noise, every: int) -> None:
+        waiting = None
+        for number, batch in enumerate(DataLoader(images, BATCH)):
+            batch["image"] = batch["image"].double()
+            due, parameters = number % every == 0, dict(self.network.named_parameters())
+            count = math.ceil(len(batch["label"]) / 2)
+            first, second = ({k: v[part] for k, v in batch.items()} for part in (slice(count), slice(count, None)))
+            self.optimizer.zero_grad(set_to_none=False)  # a head that sees no image goes on by its momentum
+            if waiting is not None:
+                self.step_generator(waiting[0].meta_gradient(waiting[1], first, waiting[2]))
+            if waiting is None and not due:
+                loss = self.step_loss(parameters, batch)[0]
+            elif len(second["label"]):
+                loss = self.step_loss(parameters, second, first)[0]
+            else:
+                loss = F.cross_entropy(self.network(first["image"]).logits, first["label"])
+            waiting = (copy.deepcopy(self), second, first) if due else None
+            loss.backward()
+            self.optimizer.step()
 
     def train(self, schedule: str, meta_batch: str, spare: bool = False) -> None:
         waiting = None
@@ -168,6 +201,25 @@ def test_an_epoch_is_that_of_the_definition(optimizer: str, schedule: str, meta_
     definition, start = Definition(module, optimizer), copy.deepcopy(module).double()
     definition.train(schedule, meta_batch)
     fit(module)
+    assert greatest_difference(module.generator, start.generator) > 1e-4
+    assert greatest_difference(module.generator, definition.generator) < 1e-10
+    assert greatest_difference(module.network, definition.network) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        ("momentum", {}),
+        ("momentum", {"generator_every": 1, "generator": "tiny", "lookahead_every": 1}),
+        ("adamw", {"generator_every": 1}),
+    ],
+)
+def test_halved_batches_are_those_of_the_definition(optimizer: str, options: dict[str, object]) -> None:
+    """With batches of 6, 6, 6, 6 and 1 images, of which the last one has no second half."""
+    module = maxl(meta_batch="half", optimizer=OPTIMIZERS[optimizer], lr=LR, **options)
+    definition, start = Definition(module, optimizer), copy.deepcopy(module).double()
+    definition.train_halves(Noise(25), module.generator_every)
+    fit(module, data=Noise(25))
     assert greatest_difference(module.generator, start.generator) > 1e-4
     assert greatest_difference(module.generator, definition.generator) < 1e-10
     assert greatest_difference(module.network, definition.network) < 1e-10
