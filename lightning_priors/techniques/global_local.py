@@ -7,12 +7,11 @@ import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
-from lightning_priors.batch import PriorBatch
+from lightning_priors.batch import PriorBatch, require
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
-from lightning_priors.functional.crops import Crops, mean_by_owner
+from lightning_priors.functional.crops import Crops, cut_out, exchange_backgrounds, mean_by_owner
 from lightning_priors.functional.parts import (
     coverage_loss,
     covered_boxes,
@@ -70,6 +69,9 @@ class GlobalLocal(PriorModule):
         crop_scale: Side of the square crop relative to the longer side of the annotated box.
         window: What the local network sees of a crop: the whole ``square``, or the ``ellipse`` in it that has the
             proportions of the part's box, the rest in the mean colour.
+        exchange_background: Whether in training the crops show their targets, which need masks, before the backgrounds
+            of other images of the batch. Then the local network cannot learn from the background, and keeps to the
+            target where it sees both.
         jitter: Random shift and resizing of the crops in training, as a fraction of their sides.
         locator: How parts are found: ``learned`` or ``cam``.
         num_parts: Parts K in an image, as many as the data annotates; ``cam`` always finds one.
@@ -107,6 +109,7 @@ class GlobalLocal(PriorModule):
         crop_size: int = 64,
         crop_scale: float = 1.5,
         window: Literal["square", "ellipse"] = "square",
+        exchange_background: bool = False,
         jitter: float = 0.2,
         locator: Literal["learned", "cam"] = "learned",
         num_parts: int = 1,
@@ -137,6 +140,7 @@ class GlobalLocal(PriorModule):
         self.locator = None
         if locator == "learned":
             self.locator = RegionFinder(self.global_branch.backbone.finer_stage()[1], num_parts)
+        self.exchange_background = exchange_background
         self.num_parts, self.peak_threshold, self.found_parts = num_parts, peak_threshold, found_parts
         self.joint, self.freeze_branches = joint, freeze_branches
         self.global_checkpoint, self.local_checkpoint = global_checkpoint, local_checkpoint
@@ -162,7 +166,8 @@ class GlobalLocal(PriorModule):
         whole, crops = self.look_at_whole(image), self.annotated_crops(batch)
         if self.found_parts:
             crops = crops.and_also(self.found_crops(image, whole, ~batch["part_valid"].any(1)))
-        parts = self.look_at_crops(image, crops._replace(boxes=jitter_boxes(crops.boxes, self.jitter)))
+        crops = crops._replace(boxes=jitter_boxes(crops.boxes, self.jitter))
+        parts = self.look_at_crops(image, crops, self._targets(batch, crops))
         fused, _ = self.fuse(whole, parts, crops.owner)
         terms = {}
         if not self.freeze_branches:
@@ -225,13 +230,17 @@ class GlobalLocal(PriorModule):
         logits, cam = branch.head(features)
         return Branch(features, logits, cam, self.locator(finer.detach()))
 
-    def look_at_crops(self, image: Tensor, crops: Crops) -> Branch:
-        """What the local branch says of parts, cut out at its own resolution."""
+    def look_at_crops(self, image: Tensor, crops: Crops, target: Tensor | None = None) -> Branch:
+        """What the local branch says of parts, cut out at its own resolution.
+
+        Where it is said how much of their pixels is target (N, crop_size, crop_size), before other backgrounds.
+        """
         if len(crops.owner) == 0:
             channels, classes = self.local_branch.head.weight.shape[1], len(self.local_branch.head.bias)
             return Branch(*(image.new_zeros(0, *shape) for shape in [(channels, 1, 1), (classes,), (classes, 1, 1)]))
-        regions = torch.cat([crops.owner[:, None].to(image.dtype), crops.boxes.to(image.dtype)], 1)
-        seen = roi_align(image, regions, self.crop_size, aligned=True)
+        seen = cut_out(image, crops, self.crop_size)
+        if target is not None:
+            seen = exchange_backgrounds(seen, target, image, crops)
         if self.window == "ellipse":
             seen = seen * ellipse_windows(crops.parts, self.crop_size).to(seen).unsqueeze(1)
         features = self.local_branch.backbone(seen)
@@ -246,6 +255,14 @@ class GlobalLocal(PriorModule):
             answers = [answer.detach() for answer in answers]
         logits, weights = self.fusion(*answers, torch.bincount(owner, minlength=count) > 0)
         return logits, weights
+
+    def _targets(self, batch: PriorBatch, crops: Crops) -> Tensor | None:
+        """How much of each pixel of crops (N, crop_size, crop_size) is target; None where backgrounds stay."""
+        if not self.exchange_background:
+            return None
+        require(batch, [("mask",)], by="GlobalLocal with exchange_background")
+        target = cut_out(batch["mask"].to(batch["image"]).unsqueeze(1), crops, self.crop_size).squeeze(1)
+        return torch.where(batch["mask_valid"][crops.owner][:, None, None], target, 1.0)
 
     def annotated_crops(self, batch: PriorBatch) -> Crops:
         """Squares about the annotated parts of a batch; images without one have no crop."""

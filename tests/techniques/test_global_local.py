@@ -135,9 +135,9 @@ def test_found_parts_train_the_local_branch_where_none_is_annotated(batch) -> No
         seen: list[torch.Tensor] = []
         original = module.look_at_crops
 
-        def watched(image, crops, seen=seen, original=original):
+        def watched(image, crops, target, seen=seen, original=original):
             seen.append(crops)
-            return original(image, crops)
+            return original(image, crops, target)
 
         module.look_at_crops = watched
         step = module.step(sample)
@@ -288,6 +288,41 @@ def test_the_local_network_sees_the_ellipse_alone(batch) -> None:
         looks = [module.look_at_crops(image, crops).logits for image in (sample["image"], changed)]
         same[window] = torch.equal(*looks)
     assert same == {"square": False, "ellipse": True}
+
+
+def test_the_local_network_learns_nothing_from_exchanged_backgrounds(batch) -> None:
+    """The colour of the backgrounds is the label: exchanged, it says nothing; evaluation sees the images as they are."""
+    gains = {}
+    for exchange in (False, True):
+        torch.manual_seed(0)
+        module = GlobalLocal(crop_size=16, exchange_background=exchange, weights="none")
+        optimizer = torch.optim.Adam(module.local_branch.parameters(), lr=1e-2)
+        for _ in range(40):
+            sample = batch(16)
+            background = (1 - sample["mask"]).unsqueeze(1) * (6.0 * sample["label"] - 3).view(-1, 1, 1, 1)
+            sample["image"] = torch.where(sample["mask"].unsqueeze(1) > 0, torch.randn(16, 3, 32, 32), background)
+            optimizer.zero_grad()
+            loss = module.step(sample).terms["local"]
+            loss.backward()
+            optimizer.step()
+        gains[exchange] = loss.item()
+    assert gains[False] < 0.1
+    assert gains[True] > 0.4
+
+
+def test_images_without_a_mask_keep_their_background(batch) -> None:
+    module, sample = GlobalLocal(crop_size=16, exchange_background=True, jitter=0.0).eval(), batch()
+    plain = GlobalLocal(crop_size=16, jitter=0.0).eval()
+    plain.load_state_dict(module.state_dict())
+    expected = plain.step(sample).terms["local"]
+    assert not torch.isclose(module.step(sample).terms["local"], expected)
+    sample["mask_valid"][:] = False
+    torch.testing.assert_close(module.step(sample).terms["local"], expected)
+
+
+def test_exchanging_backgrounds_needs_masks(batch) -> None:
+    with pytest.raises(PriorError, match=r"GlobalLocal with exchange_background needs batch\['mask'\]"):
+        GlobalLocal(exchange_background=True).step(batch(keys=("part_boxes",)))
 
 
 def test_the_fusion_begins_with_the_share_that_was_given(batch) -> None:
