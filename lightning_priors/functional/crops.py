@@ -40,7 +40,8 @@ def cut_out(image: Tensor, crops: Crops, size: int) -> Tensor:
               [1., 1.]]]])
     """
     regions = torch.cat([crops.owner[:, None].to(image.dtype), crops.boxes.to(image.dtype)], 1)
-    return roi_align(image, regions, size, aligned=True)
+    seen: Tensor = roi_align(image, regions, size, aligned=True)
+    return seen
 
 
 def emptiest_quarters(boxes: Tensor, image_size: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from lightning_priors.batch import PriorBatch, require
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.crops import Crops, cut_out, exchange_backgrounds, mean_by_owner
+from lightning_priors.functional.guidance import attention_loss, masked_mean
 from lightning_priors.functional.parts import (
     coverage_loss,
     covered_boxes,
@@ -21,7 +22,7 @@ from lightning_priors.functional.parts import (
     peak_boxes,
     square_boxes,
 )
-from lightning_priors.functional.prior_maps import boxes_to_grid
+from lightning_priors.functional.prior_maps import boxes_to_grid, prior_map
 from lightning_priors.nn import Classifier, Fusion, RegionFinder
 from lightning_priors.nn.fusion import FusionKind
 from lightning_priors.techniques.base import PriorModule, PriorStep
@@ -38,6 +39,8 @@ class Branch(NamedTuple):
     """(N, K, h, w)."""
     covered: Tensor | None = None
     """(N, parts, i, j) logits of the locator; None where there is none."""
+    target: Tensor | None = None
+    """(N, i, j) logits of the finder of targets; None where there is none."""
 
 
 class GlobalLocal(PriorModule):
@@ -69,9 +72,10 @@ class GlobalLocal(PriorModule):
         crop_scale: Side of the square crop relative to the longer side of the annotated box.
         window: What the local network sees of a crop: the whole ``square``, or the ``ellipse`` in it that has the
             proportions of the part's box, the rest in the mean colour.
-        exchange_background: Whether in training the crops show their targets, which need masks, before the backgrounds
-            of other images of the batch. Then the local network cannot learn from the background, and keeps to the
-            target where it sees both.
+        exchange_background: Whether in training the crops show their targets before the backgrounds of other images of
+            the batch. Then the local network cannot learn from the background, and keeps to the target where it sees
+            both. The targets are the masks; in images without one they are found, as the masks of others teach it
+            (another `RegionFinder`, likewise on detached features).
         jitter: Random shift and resizing of the crops in training, as a fraction of their sides.
         locator: How parts are found: ``learned`` or ``cam``.
         num_parts: Parts K in an image, as many as the data annotates; ``cam`` always finds one.
@@ -140,7 +144,7 @@ class GlobalLocal(PriorModule):
         self.locator = None
         if locator == "learned":
             self.locator = RegionFinder(self.global_branch.backbone.finer_stage()[1], num_parts)
-        self.exchange_background = exchange_background
+        self.finder = RegionFinder(self.global_branch.backbone.finer_stage()[1], 1) if exchange_background else None
         self.num_parts, self.peak_threshold, self.found_parts = num_parts, peak_threshold, found_parts
         self.joint, self.freeze_branches = joint, freeze_branches
         self.global_checkpoint, self.local_checkpoint = global_checkpoint, local_checkpoint
@@ -167,9 +171,14 @@ class GlobalLocal(PriorModule):
         if self.found_parts:
             crops = crops.and_also(self.found_crops(image, whole, ~batch["part_valid"].any(1)))
         crops = crops._replace(boxes=jitter_boxes(crops.boxes, self.jitter))
-        parts = self.look_at_crops(image, crops, self._targets(batch, crops))
+        terms, target = {}, None
+        if whole.target is not None:
+            require(batch, [("mask",)], by="GlobalLocal with exchange_background")
+            known, valid = prior_map(batch, whole.target.shape[1:], prefer="mask")
+            terms["finder"] = masked_mean(attention_loss("bce", whole.target, known), valid)
+            target = self._targets(batch, whole.target.detach(), crops)
+        parts = self.look_at_crops(image, crops, target)
         fused, _ = self.fuse(whole, parts, crops.owner)
-        terms = {}
         if not self.freeze_branches:
             terms["global"] = F.cross_entropy(whole.logits, label)
             terms["local"] = _mean_loss(parts, label[crops.owner], self.local_branch)
@@ -223,12 +232,15 @@ class GlobalLocal(PriorModule):
     def look_at_whole(self, image: Tensor) -> Branch:
         """What the global branch says of images (B, 3, H, W)."""
         branch = self.global_branch
-        if self.locator is None:
+        if self.locator is None and self.finder is None:
             features = branch.backbone(image)
             return Branch(features, *branch.head(features))
         features, finer = branch.backbone.forward_with_finer(image)
         logits, cam = branch.head(features)
-        return Branch(features, logits, cam, self.locator(finer.detach()))
+        covered = None if self.locator is None else self.locator(finer.detach())
+        return Branch(
+            features, logits, cam, covered, None if self.finder is None else self.finder(finer.detach())[:, 0]
+        )
 
     def look_at_crops(self, image: Tensor, crops: Crops, target: Tensor | None = None) -> Branch:
         """What the local branch says of parts, cut out at its own resolution.
@@ -256,13 +268,13 @@ class GlobalLocal(PriorModule):
         logits, weights = self.fusion(*answers, torch.bincount(owner, minlength=count) > 0)
         return logits, weights
 
-    def _targets(self, batch: PriorBatch, crops: Crops) -> Tensor | None:
-        """How much of each pixel of crops (N, crop_size, crop_size) is target; None where backgrounds stay."""
-        if not self.exchange_background:
-            return None
-        require(batch, [("mask",)], by="GlobalLocal with exchange_background")
-        target = cut_out(batch["mask"].to(batch["image"]).unsqueeze(1), crops, self.crop_size).squeeze(1)
-        return torch.where(batch["mask_valid"][crops.owner][:, None, None], target, 1.0)
+    def _targets(self, batch: PriorBatch, found: Tensor, crops: Crops) -> Tensor:
+        """How much of each pixel of crops (N, crop_size, crop_size) is target, by the masks or logits (B, i, j)."""
+        mask = batch["mask"]
+        covered = F.interpolate(found.unsqueeze(1), mask.shape[1:], mode="bilinear").squeeze(1).sigmoid()
+        regions = (covered > covered.amax((1, 2), keepdim=True) / 2).to(mask)  # never empty
+        target = torch.where(batch["mask_valid"][:, None, None], mask, regions)
+        return cut_out(target.to(batch["image"]).unsqueeze(1), crops, self.crop_size).squeeze(1)
 
     def annotated_crops(self, batch: PriorBatch) -> Crops:
         """Squares about the annotated parts of a batch; images without one have no crop."""

@@ -340,17 +340,23 @@ class MAXL(ManualOptimisation):
         if self.meta_batch != "half" or not (self._pending is not None or self._due(batch_idx)):
             return self._train_images(train, meta, batch_idx)
         meta, weight, rest = halves_of(train.batch)
+        first, step = self._judge(meta, weight, batch_idx), self._train_images(rest, meta, batch_idx)
+        terms = step.terms | {"primary": step.terms["primary"] + first.loss}
+        logits = torch.cat([first.logits, step.logits])[: len(train.batch["label"])]  # of one image both parts are it
+        return PriorStep(step.loss + first.loss, logits, terms)
+
+    def _judge(self, meta: Part, weight: float, batch_idx: int) -> PriorStep:
+        """Trains the primary task, with a weight, on images that also tell what the last step was worth."""
         outputs = self.network(meta.batch["image"])
         primary = meta.primary_loss(outputs)
-        v = network_gradients(primary, self.network, self.loss_scale)
+        gradients = network_gradients(primary, self.network, self.loss_scale)
         if self._pending is not None:
             (inner, passed), self._pending = self._pending, None
-            self._look_back(inner, passed, v, meta, primary, batch_idx)
-        self.add_gradients({name: weight * gradient for name, gradient in v.items()})
-        step = self._train_images(rest, meta, batch_idx)
-        terms = step.terms | {"primary": step.terms["primary"] + weight * primary}
-        logits = torch.cat([outputs.logits, step.logits])[: len(train.batch["label"])]  # of one image both parts are it
-        return PriorStep(step.loss + weight * primary, logits, terms)
+            self._look_back(inner, passed, gradients, meta, primary, batch_idx)
+        for gradient in gradients.values():
+            gradient *= weight  # in place: nothing as large as the network stays for the other half
+        self.add_gradients(gradients)
+        return PriorStep(weight * primary.detach(), outputs.logits.detach(), {})
 
     def _train_images(self, train: Part, meta: Part, batch_idx: int) -> PriorStep:
         """What is left of a batch, in general all of it, and the step that it ends in."""
