@@ -43,6 +43,7 @@ VARIANTS: Mapping[str, Mapping[str, Callable[..., PriorModule]]] = {
         "PriorAttention": partial(PriorAttention, residual=False),
         "GlobalLocal, crops of half the side": partial(GlobalLocal, crop_size=64),
         "GlobalLocal, crops of 3/4 of the side": partial(GlobalLocal, crop_size=96, window="ellipse"),
+        "GlobalLocal, backgrounds exchanged": partial(GlobalLocal, crop_size=96, exchange_background=True),
     },
 }
 
