@@ -69,6 +69,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     | {"generator": "own", "generator_every": 1, "checkpoint_generator": True},
     "own generator, every step, halves": OURS | {"generator": "own", "generator_every": 1, "meta_batch": "half"},
     "own generator, every 5th, halves": OURS | {"generator": "own", "generator_every": EVERY, "meta_batch": "half"},
+    "own generator, every 5th, halves, kept": OURS
+    | {"generator": "own", "generator_every": EVERY, "meta_batch": "half", "keep_convolutions": True},
     "feature head, every step, halves": OURS | {"generator": "features", "generator_every": 1, "meta_batch": "half"},
     "feature head, every step": OURS | {"generator": "features", "generator_every": 1},
     "feature head, every 5th": OURS | {"generator": "features", "generator_every": EVERY},
