@@ -399,7 +399,10 @@ def in_half_precision(**options) -> dict[str, object]:
     return {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)]}
 
 
-@pytest.mark.parametrize("options", [{}, {"schedule": "alternating"}, {"generator": "tiny", "accumulate_batches": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"schedule": "alternating"}, {"generator": "tiny", "accumulate_batches": 2}, {"meta_batch": "half"}],
+)
 @pytest.mark.parametrize("precision", ["bf16", "16"])
 def test_half_precision_gives_about_the_same_meta_gradient(fit_maxl, precision: str, options) -> None:
     seen = {}
