@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_priors.batch import PriorBatch, require
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
-from lightning_priors.functional.crops import Crops, cut_out, exchange_backgrounds, mean_by_owner
+from lightning_priors.functional.crops import Crops, mean_by_owner
 from lightning_priors.functional.guidance import attention_loss, masked_mean
 from lightning_priors.functional.parts import (
     coverage_loss,
@@ -24,6 +24,7 @@ from lightning_priors.functional.parts import (
 )
 from lightning_priors.functional.prior_maps import boxes_to_grid, prior_map
 from lightning_priors.nn import Classifier, Fusion, RegionFinder
+from lightning_priors.nn.cutting import cut_out, exchange_backgrounds
 from lightning_priors.nn.fusion import FusionKind
 from lightning_priors.techniques.base import PriorModule, PriorStep
 
