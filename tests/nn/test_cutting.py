@@ -22,6 +22,7 @@ def test_targets_keep_their_pixels_and_each_background_is_used_once() -> None:
     image[:, :, 1:7, 1:7] += 100
     whole = torch.tensor([[0.0, 0.0, size, size]]).expand(count, 4)
     crops = Crops(whole, torch.arange(count), box)
+    moved = False
     for _ in range(5):
         seen = exchange_backgrounds(cut_out(image, crops, size), target, image, crops)
         inside = target.bool().unsqueeze(1)
@@ -29,4 +30,6 @@ def test_targets_keep_their_pixels_and_each_background_is_used_once() -> None:
         backgrounds = seen[:, 0, 9:, :].flatten(1)
         assert (backgrounds == backgrounds[:, :1]).all(), "of one picture, without its target"
         assert backgrounds[:, 0].sort().values.tolist() == list(range(count))
+        moved |= backgrounds[:, 0].tolist() != list(range(count))
+    assert moved, "to other pictures than their own"
     assert torch.equal(exchange_backgrounds(image, torch.ones(count, size, size), image, crops), image)
