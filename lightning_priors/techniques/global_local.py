@@ -79,6 +79,8 @@ class GlobalLocal(PriorModule):
             (another `RegionFinder`, likewise on detached features).
         jitter: Random shift and resizing of the crops in training, as a fraction of their sides.
         locator: How parts are found: ``learned`` or ``cam``.
+        local_lr_factor: Factor on the learning rate of the local backbone. The targets themselves are often few, and at
+            a high rate it learns them by heart and unlearns what its weights knew of others.
         num_parts: Parts K in an image, as many as the data annotates; ``cam`` always finds one.
         peak_threshold: Share of the peak's evidence down to which the part of ``cam`` reaches.
         found_parts: Whether the local branch also trains on the parts that are found in images without an annotation.
@@ -117,6 +119,7 @@ class GlobalLocal(PriorModule):
         exchange_background: bool = False,
         jitter: float = 0.2,
         locator: Literal["learned", "cam"] = "learned",
+        local_lr_factor: float = 1.0,
         num_parts: int = 1,
         peak_threshold: float = 0.5,
         found_parts: bool = False,
@@ -146,6 +149,7 @@ class GlobalLocal(PriorModule):
         if locator == "learned":
             self.locator = RegionFinder(self.global_branch.backbone.finer_stage()[1], num_parts)
         self.finder = RegionFinder(self.global_branch.backbone.finer_stage()[1], 1) if exchange_background else None
+        self.local_lr_factor = local_lr_factor
         self.num_parts, self.peak_threshold, self.found_parts = num_parts, peak_threshold, found_parts
         self.joint, self.freeze_branches = joint, freeze_branches
         self.global_checkpoint, self.local_checkpoint = global_checkpoint, local_checkpoint
@@ -164,6 +168,12 @@ class GlobalLocal(PriorModule):
         """Freezes the statistics of frozen branches."""
         for branch in (self.global_branch, self.local_branch):
             branch.backbone.freeze_statistics = self.freeze_branches
+
+    def parameter_groups(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """The local backbone at `local_lr_factor` times the learning rate, all else at the full one."""
+        local = list(self.local_branch.backbone.parameters())
+        apart = set(map(id, local))
+        return [(1.0, [p for p in self.parameters() if id(p) not in apart]), (self.local_lr_factor, local)]
 
     def step(self, batch: PriorBatch) -> PriorStep:
         """The sum of the cross entropies of the global, the local and the fused logits, and the locator's loss."""

@@ -24,15 +24,19 @@ def constant(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRSch
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-def test_each_branch_is_to_the_bit_what_a_run_of_its_own_gives(fit, squares) -> None:
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_each_branch_is_to_the_bit_what_a_run_of_its_own_gives(fit, squares, factor: float) -> None:
+    """Also where the local backbone has a learning rate of its own."""
     torch.manual_seed(5)
-    both = GlobalLocal(fusion="gate", crop_size=16, jitter=0.0, optimizer=sgd, scheduler=constant)
+    both = GlobalLocal(
+        fusion="gate", crop_size=16, jitter=0.0, local_lr_factor=factor, optimizer=sgd, scheduler=constant
+    )
     alone = Pretrained(optimizer=sgd, scheduler=constant)
     alone.classifier.load_state_dict(both.global_branch.state_dict())
     local = copy.deepcopy(both.local_branch)
     fit(both, epochs=2, shuffle=False)
     fit(alone, epochs=2, shuffle=False)
-    optimizer = sgd(local.parameters())
+    optimizer = sgd([{"params": local.head.parameters()}, {"params": local.backbone.parameters(), "lr": 0.05 * factor}])
     for _ in range(2):
         for batch in DataLoader(squares(24), batch_size=8):
             boxes = square_boxes(batch["part_boxes"][:, 0], 1.5)
