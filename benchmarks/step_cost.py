@@ -40,6 +40,10 @@ VARIANTS: Mapping[str, Mapping[str, Callable[..., PriorModule]]] = {
         "plain": Pretrained,
         "CAMRestriction": partial(CAMRestriction, loss="energy"),
         "CAMRestriction, regions found": partial(CAMRestriction, loss="energy", found_regions=True),
+        "CAMRestriction, backgrounds exchanged": partial(CAMRestriction, loss="energy", exchange_background=True),
+        "CAMRestriction, found and exchanged": partial(
+            CAMRestriction, loss="energy", found_regions=True, exchange_background=True
+        ),
         "PriorAttention": partial(PriorAttention, residual=False),
         "GlobalLocal, crops of half the side": partial(GlobalLocal, crop_size=64),
         "GlobalLocal, crops of 3/4 of the side": partial(GlobalLocal, crop_size=96, window="ellipse"),

@@ -1,6 +1,6 @@
 """Technique 4: the class activation map is kept inside the target's region while the network is trained."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lightning_priors.batch import PriorBatch
+from lightning_priors.functional.backgrounds import exchange_cells, shuffle_among
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.guidance import GuidanceLoss, attention_loss, guidance_loss, masked_mean
 from lightning_priors.functional.prior_maps import prior_map
@@ -50,6 +51,19 @@ def ramp(epoch: float, warmup_epochs: float) -> float:
     return 1.0 if warmup_epochs <= 0 else min(1.0, epoch / warmup_epochs)
 
 
+class Regions(NamedTuple):
+    """Where the targets of images lie, on the finer map of the network."""
+
+    cover: Tensor
+    """(B, i, j) in [0, 1], how much of a cell is target, by the annotation or else as it was found."""
+    known: Tensor
+    """(B,) bool, whose region there is."""
+    annotated: Tensor
+    """(B,) bool, whose region is that of the annotation."""
+    loss: Tensor | None
+    """() of the finder; None where there is none."""
+
+
 class CAMRestriction(PriorModule):
     """Classification whose evidence must lie on the target.
 
@@ -60,6 +74,11 @@ class CAMRestriction(PriorModule):
     from the annotated images, on detached features of an earlier stage, where the target is, and what it finds in the
     others is their prior. A few masks are soon known by heart, and the evidence in all other images goes where it
     likes.
+
+    The cells of the last map have seen nearly the whole image, so that evidence on the target may still come from the
+    background. `exchange_background` takes that way out: in training the later stages see the cells of the target
+    among the background cells of another image (see `lightning_priors.functional.backgrounds.exchange_cells`), on a
+    map on the way that has finer ones (see `Backbone.forward_weighted`). It needs no second pass.
 
     Args:
         num_classes: Number of classes K of the primary task.
@@ -73,6 +92,7 @@ class CAMRestriction(PriorModule):
         dilation: Enlargement of the prior map, as a fraction of the target's sides.
         hard_mask: Whether the training logits are the mean over the cells inside the prior, where there is one.
         found_regions: Whether images without an annotation are restricted to the region that is found in them.
+        exchange_background: Whether in training the backgrounds of the images whose region is known are exchanged.
         lr: Learning rate of the default optimiser, AdamW.
         weight_decay: Weight decay of the default optimiser.
         warmup_epochs: Linear warm-up of the learning rate before its cosine, in epochs.
@@ -80,7 +100,7 @@ class CAMRestriction(PriorModule):
         scheduler: Replaces the default schedule.
 
     Raises:
-        PriorError: If regions are to be found and the backbone hands out no finer map.
+        PriorError: If regions are to be found, or backgrounds exchanged, and the backbone hands out no finer map.
 
     >>> model = CAMRestriction(num_classes=2, backbone="tiny", loss="energy", weight=1.0)
     >>> logits, cam = model.explain(torch.zeros(1, 3, 64, 64))
@@ -102,6 +122,7 @@ class CAMRestriction(PriorModule):
         dilation: float = 0.0,
         hard_mask: bool = False,
         found_regions: bool = False,
+        exchange_background: bool = False,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         warmup_epochs: float = 0.0,
@@ -113,8 +134,11 @@ class CAMRestriction(PriorModule):
         self.classifier = Classifier(num_classes, backbone)
         self.loss, self.weight, self.weight_warmup_epochs = loss, weight, weight_warmup_epochs
         self.prior, self.dilation, self.hard_mask = prior, dilation, hard_mask
+        self.exchange_background = exchange_background
+        if exchange_background:
+            self.classifier.backbone.finer_stage()  # asked now, so that a wrong backbone is said at once
         self.finder: RegionFinder | None = None
-        if found_regions and (weight != 0 or hard_mask):
+        if found_regions and (weight != 0 or hard_mask or exchange_background):
             self.finder = RegionFinder(self.classifier.backbone.finer_stage()[1], num_regions=1)
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,19 +154,28 @@ class CAMRestriction(PriorModule):
 
     def step(self, batch: PriorBatch) -> PriorStep:
         """Cross entropy, of the restricted logits where asked for, plus the weighted guidance loss."""
-        label, terms = batch["label"], {}
-        if self.finder is None:
-            logits, cam = self.classifier(batch["image"])
-            prior, valid = self._prior(batch, cam.shape[2:])
+        label, terms, backbone = batch["label"], {}, self.classifier.backbone
+        regions: Regions | None = None
+        if self.exchange_background:
+            looks = []
+
+            def exchange(finer: Tensor) -> Tensor:
+                looks.append(self._regions(batch, finer))
+                return exchange_cells(finer, _whole(looks[0]), shuffle_among(looks[0].known))
+
+            features = backbone.forward_weighted(batch["image"], exchange)
+            regions = looks[0]
+        elif self.finder is not None:
+            features, finer = backbone.forward_with_finer(batch["image"])
+            regions = self._regions(batch, finer)
         else:
-            features, finer = self.classifier.backbone.forward_with_finer(batch["image"])
-            logits, cam = self.classifier.head(features)
-            prior, valid = self._prior(batch, cam.shape[2:])
-            regions = self.finder(finer.detach()).squeeze(1)
-            target, annotated = self._prior(batch, finer.shape[2:])
-            terms["finder"] = masked_mean(attention_loss("bce", regions, target), annotated)
-            found = F.adaptive_avg_pool2d(regions.detach().sigmoid(), cam.shape[2:])
-            prior, valid = torch.where(valid[:, None, None], prior, found), torch.ones_like(valid)
+            features = backbone(batch["image"])
+        logits, cam = self.classifier.head(features)
+        prior, valid = self._prior(batch, cam.shape[2:])
+        if regions is not None and regions.loss is not None:
+            terms["finder"] = regions.loss
+            found = F.adaptive_avg_pool2d(regions.cover, cam.shape[2:])
+            prior, valid = torch.where(valid[:, None, None], prior, found), regions.known
         if self.hard_mask:
             inside = torch.where(valid[:, None, None], prior, 1.0)
             logits = restricted_logits(cam, self.classifier.head.bias, inside)
@@ -153,6 +186,23 @@ class CAMRestriction(PriorModule):
             terms["restriction"] = weight * masked_mean(distance, valid)
         return PriorStep(torch.stack(list(terms.values())).sum(), logits, terms)
 
+    def _regions(self, batch: PriorBatch, finer: Tensor) -> Regions:
+        """The regions on finer features (B, D, i, j): annotated or, where there is a finder, found."""
+        target, annotated = self._prior(batch, finer.shape[2:])
+        if self.finder is None:
+            return Regions(target, annotated, annotated, None)
+        logits = self.finder(finer.detach()).squeeze(1)
+        loss = masked_mean(attention_loss("bce", logits, target), annotated)
+        cover = torch.where(annotated[:, None, None], target, logits.detach().sigmoid())
+        return Regions(cover, torch.ones_like(annotated), annotated, loss)
+
     def _prior(self, batch: PriorBatch, size: torch.Size) -> tuple[Tensor, Tensor]:
         """The annotation as maps (B, h, w), and which images have one (B,)."""
         return prior_map(batch, size, prefer=self.prior, dilation=self.dilation)
+
+
+def _whole(regions: Regions) -> Tensor:
+    """The cover (B, i, j) with found targets left whole: a cell with half the highest cover counts in full."""
+    highest = regions.cover.amax((1, 2), keepdim=True).clamp(min=1e-6)
+    found = (2 * regions.cover / highest).clamp(max=1)
+    return torch.where(regions.annotated[:, None, None], regions.cover, found)

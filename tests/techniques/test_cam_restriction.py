@@ -6,8 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lightning_priors.errors import PriorError
 from lightning_priors.functional import evidence_map, prior_map
+from lightning_priors.functional.backgrounds import exchange_cells
 from lightning_priors.functional.guidance import GuidanceLoss, guidance_loss
+from lightning_priors.nn import Backbone
 from lightning_priors.techniques import CAMRestriction, Pretrained
 from lightning_priors.techniques.cam_restriction import restricted_logits
 
@@ -34,16 +37,18 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_guidance(batch, loss: Guida
     assert guidance > 0
 
 
+@pytest.mark.parametrize("exchange", [False, True])
 @pytest.mark.parametrize("hard_mask", [False, True])
-def test_an_absent_annotation_changes_nothing(batch, hard_mask: bool) -> None:
+def test_an_absent_annotation_changes_nothing(batch, hard_mask: bool, exchange: bool) -> None:
     """Whatever the mask of an image without annotation holds, loss and gradient are the same."""
-    module = CAMRestriction(hard_mask=hard_mask).double()
+    module = CAMRestriction(hard_mask=hard_mask, exchange_background=exchange).double()
     results = []
     for content in (0.0, 0.3, 1.0):
         sample = batch()
         sample["image"] = sample["image"].double()
         sample["mask_valid"][::2] = False
         sample["mask"][::2] = content
+        torch.manual_seed(0)  # of the order in which backgrounds are exchanged
         loss = module.step(sample).loss
         results.append((loss, *torch.autograd.grad(loss, list(module.classifier.parameters()))))
     for other in results[1:]:
@@ -201,3 +206,85 @@ def test_the_finder_finds_in_images_that_it_was_never_shown_the_region_of(fit) -
     prior, _ = prior_map(sample, region.shape[1:])
     inside = (region * prior).sum((1, 2)) / region.sum((1, 2))
     assert inside.mean() > 2 * prior.mean()
+
+
+def roll_among(valid: torch.Tensor) -> torch.Tensor:
+    """In place of a random order one in which each known background comes from the next image that has one."""
+    order = torch.arange(len(valid))
+    order[valid] = order[valid].roll(1)
+    return order
+
+
+@BACKBONES
+@pytest.mark.parametrize("found", [False, True])
+def test_later_stages_see_exchanged_backgrounds(batch, monkeypatch, backbone: str, found: bool) -> None:
+    """Step by step by hand; what is found keeps its target whole."""
+    torch.manual_seed(0)
+    monkeypatch.setattr("lightning_priors.techniques.cam_restriction.shuffle_among", roll_among)
+    module = CAMRestriction(backbone=backbone, found_regions=found, exchange_background=True).eval()
+    sample = batch(size=64)
+    sample["mask_valid"][4:] = False
+    if module.finder is not None:
+        module.finder.predict[-1].weight.data *= 1000  # regions that differ from cell to cell
+    region = module.explain_maps(sample["image"])["region"] if found else torch.ones(())
+    seen = []
+
+    def by_hand(finer: torch.Tensor) -> torch.Tensor:
+        cover, valid = prior_map(sample, finer.shape[2:])
+        if found:
+            cover[4:] = (region / region.amax((1, 2), keepdim=True) * 2).clamp(max=1)[4:]
+            valid = torch.ones_like(valid)
+        seen.append(exchange_cells(finer, cover, roll_among(valid)))
+        assert torch.equal(seen[0][4:], finer[4:]) is not found
+        assert not any(torch.equal(here, there) for here, there in zip(seen[0][:4], finer[:4], strict=True))
+        return seen[0]
+
+    features = module.classifier.backbone.forward_weighted(sample["image"], by_hand)
+    logits, cam = module.classifier.head(features)
+    step = module.step(sample)
+    torch.testing.assert_close(step.logits, logits)
+    prior, _ = prior_map(sample, cam.shape[2:])
+    guidance = guidance_loss("energy", evidence_map(cam, sample["label"]), prior)[:4]
+    if not found:
+        torch.testing.assert_close(step.terms["restriction"], guidance.mean())
+    module.exchange_background = False
+    assert not torch.allclose(step.logits, module.step(sample).logits)
+
+
+def test_evaluation_sees_the_image_as_it_is(batch) -> None:
+    plain, exchanging = (CAMRestriction(exchange_background=exchange).eval() for exchange in (False, True))
+    exchanging.load_state_dict(plain.state_dict())
+    image = batch()["image"]
+    assert torch.equal(exchanging(image), plain(image))
+
+
+def test_nothing_is_learned_from_exchanged_backgrounds(batch) -> None:
+    """The colour of the backgrounds is the label; exchanged it says nothing."""
+    losses = {}
+    for exchange in (False, True):
+        torch.manual_seed(0)
+        module = CAMRestriction(backbone="resnet18", weight=0.0, exchange_background=exchange)
+        module.classifier.backbone.requires_grad_(False)
+        optimizer = torch.optim.Adam(module.classifier.head.parameters(), lr=3e-2)
+        for _ in range(25):
+            sample = batch(8, size=64)
+            sample["mask"].zero_()[:, :32] = 1  # the upper half, so that few cells have seen both halves
+            background = (1 - sample["mask"]).unsqueeze(1) * (6.0 * sample["label"] - 3).view(-1, 1, 1, 1)
+            sample["image"] = torch.where(sample["mask"].unsqueeze(1) > 0, torch.randn(8, 3, 64, 64), background)
+            optimizer.zero_grad()
+            loss = module.step(sample).terms["class"]
+            loss.backward()
+            optimizer.step()
+        losses[exchange] = loss.item()
+    assert losses[False] < 0.1
+    assert losses[True] > 0.4
+
+
+def test_a_wrong_backbone_for_exchanged_backgrounds_is_said_at_once(monkeypatch) -> None:
+    def no_stages(backbone: Backbone) -> tuple[int, int]:
+        raise PriorError(f"{backbone.name} does not hand out its stages")
+
+    monkeypatch.setattr(Backbone, "finer_stage", no_stages)
+    with pytest.raises(PriorError, match="tiny does not hand out"):
+        CAMRestriction(exchange_background=True)
+    CAMRestriction()
