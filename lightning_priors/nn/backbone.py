@@ -82,8 +82,11 @@ class Backbone(nn.Module):
             return self.model(image)  # type: ignore[no-any-return]
         return self._as_map(self.model.forward_features(image), image)  # type: ignore[operator]
 
-    def finer_stage(self) -> tuple[int, int]:
+    def finer_stage(self, stride: int = FINER_STRIDE) -> tuple[int, int]:
         """Which stage of the network makes the finer map of `forward_with_finer`.
+
+        Args:
+            stride: Width in pixels that its cells have at least.
 
         Returns:
             Its number, and its channels.
@@ -97,18 +100,19 @@ class Backbone(nn.Module):
         if not hasattr(self.model, "forward_intermediates") or not stages:
             raise PriorError(f"backbone {self.name!r} does not hand out the feature maps of its stages; resnet18 does")
         strides = [int(stage["reduction"]) for stage in stages]
-        wanted = min((stride for stride in strides if stride >= FINER_STRIDE), default=strides[-1])
-        number = max(number for number, stride in enumerate(strides) if stride == wanted)
+        wanted = min((width for width in strides if width >= stride), default=strides[-1])
+        number = max(number for number, width in enumerate(strides) if width == wanted)
         return number, int(stages[number]["num_chs"])
 
-    def forward_with_finer(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_with_finer(self, image: Tensor, stride: int = FINER_STRIDE) -> tuple[Tensor, Tensor]:
         """Computes the feature map, and on the way one with finer cells, for what has to be told to the pixel.
 
-        That is the map of the last stage whose cells are at least `FINER_STRIDE` pixels wide and the finest of those.
+        That is the map of the last stage whose cells are at least `stride` pixels wide and the finest of those.
         Networks with one resolution, as `TinyConvNet` and vision transformers, give their last map.
 
         Args:
             image: (B, 3, H, W), normalised as `lightning_priors.batch` says.
+            stride: Width in pixels that the cells of the finer map have at least.
 
         Returns:
             The features (B, C, h, w) of `forward`, and the finer ones (B, D, i, j).
@@ -120,7 +124,7 @@ class Backbone(nn.Module):
         >>> features.shape, finer.shape
         (torch.Size([2, 512, 2, 2]), torch.Size([2, 256, 4, 4]))
         """
-        number, _ = self.finer_stage()
+        number, _ = self.finer_stage(stride)
         if isinstance(self.model, TinyConvNet):
             features = self(image)
             return features, features
@@ -128,7 +132,9 @@ class Backbone(nn.Module):
         features, stages = self.model.forward_intermediates(image, indices=[number])  # type: ignore[operator]
         return self._as_map(features, image), stages[0]
 
-    def forward_weighted(self, image: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward_weighted(
+        self, image: Tensor, weigh: Callable[[Tensor], Tensor], stride: int = FINER_STRIDE
+    ) -> Tensor:
         """Computes the feature map with the finer one of `forward_with_finer` changed on the way.
 
         In networks with one resolution, the feature map itself.
@@ -137,6 +143,7 @@ class Backbone(nn.Module):
             image: (B, 3, H, W), normalised as `lightning_priors.batch` says.
             weigh: From the finer features (B, D, i, j) to what the later stages see instead, of the same shape. Called
                 once.
+            stride: Width in pixels that the cells of the finer map have at least.
 
         Returns:
             (B, C, h, w).
@@ -148,7 +155,7 @@ class Backbone(nn.Module):
         >>> torch.equal(backbone.forward_weighted(image, lambda finer: 1 * finer), backbone(image))
         True
         """
-        number, channels = self.finer_stage()
+        number, channels = self.finer_stage(stride)
         if isinstance(self.model, TinyConvNet) or hasattr(self.model, "num_prefix_tokens"):
             return weigh(self.forward(image))
         stage = self.model.get_submodule(cast(Any, self.model.feature_info)[number]["module"])

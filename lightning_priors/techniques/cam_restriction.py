@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_priors.batch import PriorBatch
 from lightning_priors.functional.backgrounds import exchange_cells, shuffle_among
@@ -13,7 +13,12 @@ from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.guidance import GuidanceLoss, attention_loss, guidance_loss, masked_mean
 from lightning_priors.functional.prior_maps import prior_map
 from lightning_priors.nn import Classifier, RegionFinder
+from lightning_priors.nn.backbone import FINER_STRIDE
 from lightning_priors.techniques.base import PriorModule, PriorStep
+
+EXCHANGE_STRIDE = 8
+"""Width in pixels that the cells whose backgrounds are exchanged have at least. Cells twice as wide have already seen
+much of what surrounds them, and pass it on."""
 
 
 def restricted_logits(cam: Tensor, bias: Tensor, prior: Tensor) -> Tensor:
@@ -58,8 +63,6 @@ class Regions(NamedTuple):
     """(B, i, j) in [0, 1], how much of a cell is target, by the annotation or else as it was found."""
     known: Tensor
     """(B,) bool, whose region there is."""
-    annotated: Tensor
-    """(B,) bool, whose region is that of the annotation."""
     loss: Tensor | None
     """() of the finder; None where there is none."""
 
@@ -77,8 +80,8 @@ class CAMRestriction(PriorModule):
 
     The cells of the last map have seen nearly the whole image, so that evidence on the target may still come from the
     background. `exchange_background` takes that way out: in training the later stages see the cells of the target
-    among the background cells of another image (see `lightning_priors.functional.backgrounds.exchange_cells`), on a
-    map on the way that has finer ones (see `Backbone.forward_weighted`). It needs no second pass.
+    among the background cells of another image (see `lightning_priors.functional.backgrounds.exchange_cells`), on an
+    early map whose cells have seen little around them (see `Backbone.forward_weighted`). It needs no second pass.
 
     Args:
         num_classes: Number of classes K of the primary task.
@@ -92,6 +95,8 @@ class CAMRestriction(PriorModule):
         dilation: Enlargement of the prior map, as a fraction of the target's sides.
         hard_mask: Whether the training logits are the mean over the cells inside the prior, where there is one.
         found_regions: Whether images without an annotation are restricted to the region that is found in them.
+        finder_lr_factor: Factor on the learning rate of the finder of regions. It starts from nothing and is needed
+            from the first epoch, while a rate that suits pretrained weights is a low one.
         exchange_background: Whether in training the backgrounds of the images whose region is known are exchanged.
         lr: Learning rate of the default optimiser, AdamW.
         weight_decay: Weight decay of the default optimiser.
@@ -122,6 +127,7 @@ class CAMRestriction(PriorModule):
         dilation: float = 0.0,
         hard_mask: bool = False,
         found_regions: bool = False,
+        finder_lr_factor: float = 10.0,
         exchange_background: bool = False,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -134,12 +140,19 @@ class CAMRestriction(PriorModule):
         self.classifier = Classifier(num_classes, backbone)
         self.loss, self.weight, self.weight_warmup_epochs = loss, weight, weight_warmup_epochs
         self.prior, self.dilation, self.hard_mask = prior, dilation, hard_mask
-        self.exchange_background = exchange_background
-        if exchange_background:
-            self.classifier.backbone.finer_stage()  # asked now, so that a wrong backbone is said at once
+        self.finder_lr_factor, self.exchange_background = finder_lr_factor, exchange_background
+        self.stride = EXCHANGE_STRIDE if exchange_background else FINER_STRIDE
         self.finder: RegionFinder | None = None
-        if found_regions and (weight != 0 or hard_mask or exchange_background):
-            self.finder = RegionFinder(self.classifier.backbone.finer_stage()[1], num_regions=1)
+        finds = found_regions and (weight != 0 or hard_mask or exchange_background)
+        if finds or exchange_background:  # asked now, so that a wrong backbone is said at once
+            _, channels = self.classifier.backbone.finer_stage(self.stride)
+            self.finder = RegionFinder(channels, num_regions=1) if finds else None
+
+    def parameter_groups(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """The finder at `finder_lr_factor` times the learning rate, all else at the full one."""
+        if self.finder is None:
+            return super().parameter_groups()
+        return [(1.0, list(self.classifier.parameters())), (self.finder_lr_factor, list(self.finder.parameters()))]
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Classifies images (B, 3, H, W) to logits (B, K) and class activation maps (B, K, h, w)."""
@@ -150,7 +163,8 @@ class CAMRestriction(PriorModule):
         """From images (B, 3, H, W) gives the regions (B, i, j) in [0, 1] that are found, where they are, for panels."""
         if self.finder is None:
             return {}
-        return {"region": self.finder(self.classifier.backbone.forward_with_finer(image)[1]).squeeze(1).sigmoid()}
+        _, finer = self.classifier.backbone.forward_with_finer(image, self.stride)
+        return {"region": self.finder(finer).squeeze(1).sigmoid()}
 
     def step(self, batch: PriorBatch) -> PriorStep:
         """Cross entropy, of the restricted logits where asked for, plus the weighted guidance loss."""
@@ -161,12 +175,12 @@ class CAMRestriction(PriorModule):
 
             def exchange(finer: Tensor) -> Tensor:
                 looks.append(self._regions(batch, finer))
-                return exchange_cells(finer, _whole(looks[0]), shuffle_among(looks[0].known))
+                return exchange_cells(finer, looks[0].cover, shuffle_among(looks[0].known))
 
-            features = backbone.forward_weighted(batch["image"], exchange)
+            features = backbone.forward_weighted(batch["image"], exchange, self.stride)
             regions = looks[0]
         elif self.finder is not None:
-            features, finer = backbone.forward_with_finer(batch["image"])
+            features, finer = backbone.forward_with_finer(batch["image"], self.stride)
             regions = self._regions(batch, finer)
         else:
             features = backbone(batch["image"])
@@ -190,19 +204,12 @@ class CAMRestriction(PriorModule):
         """The regions on finer features (B, D, i, j): annotated or, where there is a finder, found."""
         target, annotated = self._prior(batch, finer.shape[2:])
         if self.finder is None:
-            return Regions(target, annotated, annotated, None)
+            return Regions(target, annotated, None)
         logits = self.finder(finer.detach()).squeeze(1)
         loss = masked_mean(attention_loss("bce", logits, target), annotated)
         cover = torch.where(annotated[:, None, None], target, logits.detach().sigmoid())
-        return Regions(cover, torch.ones_like(annotated), annotated, loss)
+        return Regions(cover, torch.ones_like(annotated), loss)
 
     def _prior(self, batch: PriorBatch, size: torch.Size) -> tuple[Tensor, Tensor]:
         """The annotation as maps (B, h, w), and which images have one (B,)."""
         return prior_map(batch, size, prefer=self.prior, dilation=self.dilation)
-
-
-def _whole(regions: Regions) -> Tensor:
-    """The cover (B, i, j) with found targets left whole: a cell with half the highest cover counts in full."""
-    highest = regions.cover.amax((1, 2), keepdim=True).clamp(min=1e-6)
-    found = (2 * regions.cover / highest).clamp(max=1)
-    return torch.where(regions.annotated[:, None, None], regions.cover, found)

@@ -61,11 +61,21 @@ def test_the_finer_map_comes_with_the_very_features_of_the_plain_pass(name: str,
     assert backbone.finer_stage()[1] == shape[0]
 
 
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("stride", [4, 8, 16])
+def test_the_finer_map_is_as_fine_as_asked(name: str, stride: int) -> None:
+    backbone, image = Backbone(name).eval(), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        _, finer = backbone.forward_with_finer(image, stride)
+    assert finer.shape == (1, backbone.finer_stage(stride)[1], 64 // stride, 64 // stride)
+
+
 @pytest.mark.parametrize(
     "name",
     ["tiny", "resnet18", "tf_efficientnet_lite0", "vgg11", "convnext_atto", "test_vit", "swin_tiny_patch4_window7_224"],
 )
-def test_what_is_weighted_is_the_finer_map_and_nothing_else(name: str) -> None:
+@pytest.mark.parametrize("stride", [8, 16])
+def test_what_is_weighted_is_the_finer_map_and_nothing_else(name: str, stride: int) -> None:
     """The weight 1 is the plain network; a cell of the weight 0 tells nothing of what it held.
 
     A vision transformer's last map is weighted as its final normalisation leaves it.
@@ -77,13 +87,13 @@ def test_what_is_weighted_is_the_finer_map_and_nothing_else(name: str) -> None:
         return finer * torch.ones_like(finer[:, :1])
 
     with torch.no_grad():
-        features, finer = backbone.forward_with_finer(image)
-        assert torch.equal(backbone.forward_weighted(image, keep), features)
+        features, finer = backbone.forward_with_finer(image, stride)
+        assert torch.equal(backbone.forward_weighted(image, keep, stride), features)
         torch.testing.assert_close(seen, [features if name == "test_vit" else finer])
         weight = (torch.rand_like(finer[:, :1]) < 0.5).to(finer)
         hidden = (1 - weight) * torch.randn_like(finer)
-        weighted = backbone.forward_weighted(image, lambda finer: weight * finer)
-        assert torch.equal(backbone.forward_weighted(image, lambda finer: weight * (finer + hidden)), weighted)
+        weighted = backbone.forward_weighted(image, lambda finer: weight * finer, stride)
+        assert torch.equal(backbone.forward_weighted(image, lambda finer: weight * (finer + hidden), stride), weighted)
         assert not torch.allclose(weighted, features)
         assert torch.equal(backbone(image), features), "the plain pass is as before"
 

@@ -1,5 +1,6 @@
 """Restriction of the class activation map."""
 
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -12,7 +13,7 @@ from lightning_priors.functional.backgrounds import exchange_cells
 from lightning_priors.functional.guidance import GuidanceLoss, guidance_loss
 from lightning_priors.nn import Backbone
 from lightning_priors.techniques import CAMRestriction, Pretrained
-from lightning_priors.techniques.cam_restriction import restricted_logits
+from lightning_priors.techniques.cam_restriction import EXCHANGE_STRIDE, restricted_logits
 
 
 def test_weight_zero_is_plain_training_to_the_bit(fit) -> None:
@@ -198,6 +199,19 @@ def test_what_is_found_teaches_nothing_but_the_evidence(batch) -> None:
         assert found == (None,) * len(untouched), name
 
 
+def test_the_finder_learns_at_a_rate_of_its_own(fit) -> None:
+    """One step of plain descent, by hand."""
+    torch.manual_seed(0)
+    module = CAMRestriction(found_regions=True, finder_lr_factor=3.0, optimizer=partial(torch.optim.SGD, lr=0.1))
+    assert module.finder is not None
+    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    fit(module, max_steps=1)
+    for name, value in module.named_parameters():
+        assert value.grad is not None
+        rate = 0.3 if name.startswith("finder.") else 0.1
+        torch.testing.assert_close(value.detach(), before[name] - rate * value.grad)
+
+
 def test_the_finder_finds_in_images_that_it_was_never_shown_the_region_of(fit) -> None:
     module = CAMRestriction(found_regions=True, lr=3e-3)
     trainer = fit(module, epochs=15)
@@ -218,7 +232,7 @@ def roll_among(valid: torch.Tensor) -> torch.Tensor:
 @BACKBONES
 @pytest.mark.parametrize("found", [False, True])
 def test_later_stages_see_exchanged_backgrounds(batch, monkeypatch, backbone: str, found: bool) -> None:
-    """Step by step by hand; what is found keeps its target whole."""
+    """Step by step by hand, with the regions of the annotation and with those that are found."""
     torch.manual_seed(0)
     monkeypatch.setattr("lightning_priors.techniques.cam_restriction.shuffle_among", roll_among)
     module = CAMRestriction(backbone=backbone, found_regions=found, exchange_background=True).eval()
@@ -232,14 +246,14 @@ def test_later_stages_see_exchanged_backgrounds(batch, monkeypatch, backbone: st
     def by_hand(finer: torch.Tensor) -> torch.Tensor:
         cover, valid = prior_map(sample, finer.shape[2:])
         if found:
-            cover[4:] = (region / region.amax((1, 2), keepdim=True) * 2).clamp(max=1)[4:]
+            cover[4:] = region[4:]
             valid = torch.ones_like(valid)
         seen.append(exchange_cells(finer, cover, roll_among(valid)))
         assert torch.equal(seen[0][4:], finer[4:]) is not found
         assert not any(torch.equal(here, there) for here, there in zip(seen[0][:4], finer[:4], strict=True))
         return seen[0]
 
-    features = module.classifier.backbone.forward_weighted(sample["image"], by_hand)
+    features = module.classifier.backbone.forward_weighted(sample["image"], by_hand, EXCHANGE_STRIDE)
     logits, cam = module.classifier.head(features)
     step = module.step(sample)
     torch.testing.assert_close(step.logits, logits)
@@ -282,7 +296,7 @@ def test_nothing_is_learned_from_exchanged_backgrounds(batch) -> None:
 
 
 def test_a_wrong_backbone_for_exchanged_backgrounds_is_said_at_once(monkeypatch) -> None:
-    def no_stages(backbone: Backbone) -> tuple[int, int]:
+    def no_stages(backbone: Backbone, stride: int) -> tuple[int, int]:
         raise PriorError(f"{backbone.name} does not hand out its stages")
 
     monkeypatch.setattr(Backbone, "finer_stage", no_stages)
