@@ -132,9 +132,7 @@ class Backbone(nn.Module):
         features, stages = self.model.forward_intermediates(image, indices=[number])  # type: ignore[operator]
         return self._as_map(features, image), stages[0]
 
-    def forward_weighted(
-        self, image: Tensor, weigh: Callable[[Tensor], Tensor], stride: int = FINER_STRIDE
-    ) -> Tensor:
+    def forward_weighted(self, image: Tensor, weigh: Callable[[Tensor], Tensor], stride: int = FINER_STRIDE) -> Tensor:
         """Computes the feature map with the finer one of `forward_with_finer` changed on the way.
 
         In networks with one resolution, the feature map itself.
