@@ -15,6 +15,7 @@ import argparse
 import csv
 import os
 import random
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -55,11 +56,12 @@ def deal(labels: Mapping[str, str], folds: int, seed: int) -> list[set[str]]:
     >>> [len(fold) for fold in folds], folds[0].isdisjoint(folds[1])
     ([2, 2], True)
     """
+    rarest = min(Counter(labels.values()).values())
+    if not 2 <= folds <= rarest:
+        raise PriorError(f"{folds} folds cannot be dealt; at least 2, at most {rarest}: one label has no more species")
     dealt: list[set[str]] = [set() for _ in range(folds)]
     for number, label in enumerate(sorted(set(labels.values()))):
         names = sorted(name for name in labels if labels[name] == label)
-        if not 2 <= folds <= len(names):
-            raise PriorError(f"{folds} folds cannot be dealt: label {label} has {len(names)} species; --folds 2 can")
         random.Random(f"{seed} {label}").shuffle(names)
         for place, name in enumerate(names):
             dealt[(place + number) % folds].add(name)

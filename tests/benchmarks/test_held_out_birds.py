@@ -68,7 +68,7 @@ def test_another_seed_deals_otherwise(script: ModuleType) -> None:
 
 @pytest.mark.parametrize("folds", [1, 4])
 def test_a_fold_without_a_label_is_refused(script: ModuleType, folds: int) -> None:
-    with pytest.raises(PriorError, match=f"{folds} folds cannot be dealt: label 0 has 3 species"):
+    with pytest.raises(PriorError, match=f"{folds} folds cannot be dealt; at least 2, at most 3"):
         script.deal(SPECIES, folds, 0)
 
 
@@ -136,7 +136,7 @@ def test_configs_are_compared_over_folds_and_seeds(
     ("arguments", "said"),
     [
         (["--runs", "plian"], "has no run 'plian'; did you mean 'plain'?"),
-        (["--folds", "9"], "9 folds cannot be dealt: label 0 has 3 species"),
+        (["--folds", "9"], "9 folds cannot be dealt; at least 2, at most 3"),
         (["--root", "nowhere"], "nowhere"),
     ],
 )
