@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -106,29 +107,32 @@ def plan(tmp_path: Path, root: Path) -> Path:
     return tmp_path / "plan.yaml"
 
 
-def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr("sys.argv", ["held_out_birds.py", *map(str, arguments)])
-    return script.main()
+@pytest.fixture
+def run(
+    script: ModuleType, plan: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., int]:
+    """The command on the plan and the data, with further arguments."""
+
+    def main(*arguments: str) -> int:
+        given = [str(plan), "--root", str(root), "--output", str(tmp_path / "out"), *arguments]
+        monkeypatch.setattr("sys.argv", ["held_out_birds.py", *given])
+        return script.main()
+
+    return main
 
 
 def test_configs_are_compared_over_folds_and_seeds(
-    script: ModuleType,
-    plan: Path,
-    root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two folds with two seeds are four pairs; a second call finds them done. The other config is left out."""
-    output = tmp_path / "out"
-    arguments = [plan, "--root", root, "--folds", 2, "--seeds", "3,5", "--output", output, "--runs", "plain"]
-    assert run(script, monkeypatch, *arguments, "--", "--trainer.log_every_n_steps=1") == 0
+    arguments = ["--folds", "2", "--seeds", "3,5", "--runs", "plain", "--", "--trainer.log_every_n_steps=1"]
+    assert run(*arguments) == 0
     printed = capsys.readouterr().out
     assert "fold 2 of 2, held out: " in printed
-    page = (output / "held_out_birds.md").read_text()
+    page = (tmp_path / "out" / "held_out_birds.md").read_text()
     assert "| plain | 4 |" in page
     assert "left_out" not in page
-    assert run(script, monkeypatch, *arguments, "--", "--trainer.log_every_n_steps=1") == 0
+    assert run(*arguments) == 0
     assert "".join(capsys.readouterr()).count(", 2 finished before") == 2
 
 
@@ -141,17 +145,10 @@ def test_configs_are_compared_over_folds_and_seeds(
     ],
 )
 def test_a_mistake_is_one_line(
-    script: ModuleType,
-    plan: Path,
-    root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    said: str,
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        run(script, monkeypatch, plan, "--root", root, "--output", tmp_path / "out", *arguments)
+        run(*arguments)
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert said in error
