@@ -1,10 +1,7 @@
-"""The command line for everything that trains or evaluates: Lightning's, with its traps closed and short errors."""
+"""The commands fit, validate, test and predict: Lightning's, with its traps closed and short errors."""
 
-import logging
 import pickle
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +11,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -22,13 +19,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_priors.callbacks import PredictionWriter, run_folder
-from lightning_priors.cli_errors import explain
+from lightning_priors.cli.errors import explain
+from lightning_priors.cli.interruption import plain_interruptions
+from lightning_priors.cli.lightning import Command, make_optional, option_names
+from lightning_priors.cli.quiet import less_noise
+from lightning_priors.cli.wandb_offline import go_offline_if_needed, session
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import Source
 from lightning_priors.errors import PriorError, nearest
-from lightning_priors.interruption import plain_interruptions
 from lightning_priors.techniques import PriorModule
-from lightning_priors.tracking import go_offline_if_needed, session
 
 LINKED = ("num_classes", "aux_num_classes")
 """What the data decides and a model must not contradict; a technique without such an argument is left alone."""
@@ -58,17 +57,6 @@ DEFAULT_CALLBACKS = [
 
 CHECKPOINT_DEFAULTS = {"monitor": "val/acc", "mode": "max", "filename": "best"}
 
-UNHELPFUL_WARNINGS = (
-    r"The '\w+' does not have many workers",  # the pictures are small; `workers` is an option
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning against the newest torch
-    r"(?s)\n.*deprecat",  # jsonargparse about Lightning's calls
-    r"The dirpath has changed from",  # a resumed run has a folder of its own
-    r"You're using the WeightAveraging callback, but loading",  # the averaged weights are what is evaluated
-)
-
-NO_NEWS = ("💡 Tip", "TPU available", "HPU available", "Loading `train_dataloader` to estimate")
-"""How the lines of Lightning's that are left out begin."""
-
 
 def main(arguments: Sequence[str]) -> int:
     """Runs a command of Lightning's.
@@ -85,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         Terminated: After SIGTERM, likewise.
         SystemExit: After ``--help`` and ``--print_config``.
     """
-    with _less_noise(), session(), plain_interruptions():
+    with less_noise(), session(), plain_interruptions():
         try:
             PriorCLI(arguments)
         except MisconfigurationException as error:
@@ -104,7 +92,7 @@ class Parser(LightningArgumentParser):
         """Raises a `PriorError` instead of printing the usage; a nested parser reports to the one above it."""
         if not self.exit_on_error:
             super().error(message, ex)
-        raise PriorError(explain(message, _options(self), CLASS_OPTIONS)) from ex
+        raise PriorError(explain(message, option_names(self), CLASS_OPTIONS)) from ex
 
 
 class ConfigFile(ActionConfigFile):
@@ -165,7 +153,7 @@ class RunRecord(SaveConfigCallback):
             rank_zero_info(f"to continue after the last full epoch: the same command with --ckpt_path {last}")
 
 
-class PriorCLI(LightningCLI):
+class PriorCLI(Command):
     """The commands fit, validate, test and predict for every technique.
 
     Args:
@@ -201,9 +189,7 @@ class PriorCLI(LightningCLI):
         parser.set_defaults({f"checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
         parser.set_defaults({"trainer.callbacks": DEFAULT_CALLBACKS})
         parser.set_defaults({"data.source": {"class_path": "lightning_priors.data.sources.Kakapo"}})
-        for action in parser._actions:
-            if action.dest == "data.source":
-                action.required = False
+        make_optional(parser, "data.source")
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
@@ -213,9 +199,6 @@ class PriorCLI(LightningCLI):
         self.config = parser.parse_args(args)
         given = parser.parse_args(args, defaults=False).get(f"{self.config.subcommand}.model.init_args") or {}
         self.given = {name: given[name] for name in LINKED if given.get(name) is not None}
-
-    def _parse_ckpt_path(self) -> None:
-        """Keeps to the command line, where Lightning would let the checkpoint's hyper-parameters override it."""
 
     def before_instantiate_classes(self) -> None:
         """Looks at the checkpoint before anything is built, and at W&B before it is asked for."""
@@ -234,9 +217,9 @@ class PriorCLI(LightningCLI):
 
         The first logger decides where checkpoints, panels and the configuration go.
         """
-        options = self._get(self.config_init, "trainer")
+        options = self.built("trainer")
         if options.enable_checkpointing is False:
-            self._parser(self.subcommand).callback_keys.remove("checkpoint")
+            self.parser_of(str(self.subcommand)).callback_keys.remove("checkpoint")
             self.trainer_defaults["callbacks"] = [PredictionWriter()]
         asked = options.logger
         folder = RunFolder(options.default_root_dir, name=type(self.model).__name__)
@@ -287,16 +270,6 @@ class PriorCLI(LightningCLI):
         best = self.trainer.checkpoint_callback
         if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             rank_zero_info(f"best {best.monitor} {best.best_model_score:.4f}: {_short(best.best_model_path)}")
-
-
-def _options(parser: LightningArgumentParser) -> list[str]:
-    """The options of a parser and of its commands, without dashes."""
-    options: dict[str, None] = {}
-    for action in parser._actions:
-        options |= dict.fromkeys(string[2:] for string in action.option_strings if string.startswith("--"))
-        for command in action.choices.values() if isinstance(action.choices, dict) else ():
-            options |= dict.fromkeys(_options(command))
-    return list(options)
 
 
 def _classes_anew(arguments: Sequence[str]) -> list[str]:
@@ -369,24 +342,6 @@ def _mistake_behind(error: BaseException | None) -> PriorError | None:
     while error is not None and not isinstance(error, PriorError):
         error = error.__cause__
     return error
-
-
-@contextmanager
-def _less_noise() -> Iterator[None]:
-    """Keeps advertisements, and warnings that no user can act on, off the terminal."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(_is_news)
-    try:
-        with warnings.catch_warnings():
-            for message in UNHELPFUL_WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        logger.removeFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(NO_NEWS)
 
 
 def _short(path: str) -> str:

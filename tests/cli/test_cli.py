@@ -16,7 +16,9 @@ import torch
 import yaml
 from command_line import BROKEN_SOURCE, FIT, REPOSITORY, SMALL, TOY, run_cli, start
 
-from lightning_priors import Pretrained, PriorDataModule, cli
+from lightning_priors import Pretrained, PriorDataModule
+from lightning_priors.cli.main import CHECKPOINT_DEFAULTS
+from lightning_priors.cli.quiet import is_news, less_noise
 from lightning_priors.data.sources import Kakapo
 
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
@@ -46,7 +48,7 @@ def api_checkpoint(tmp_path_factory):
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, log_every_n_steps=1,
     )  # fmt: skip
-    with cli._less_noise():
+    with less_noise():
         trainer.fit(Pretrained(backbone="tiny", lr=0.01, optimizer=torch.optim.AdamW), datamodule=data)
     trainer.save_checkpoint(folder / "api.ckpt")
     return folder / "api.ckpt"
@@ -187,7 +189,7 @@ class TestConfiguration:
         config = printed_config(capsys, "fit", "--model=Pretrained")
         assert config["data"]["source"]["class_path"].endswith(".Kakapo")
         assert config["trainer"]["default_root_dir"] == "runs"
-        assert {name: config["checkpoint"][name] for name in cli.CHECKPOINT_DEFAULTS} == cli.CHECKPOINT_DEFAULTS
+        assert {name: config["checkpoint"][name] for name in CHECKPOINT_DEFAULTS} == CHECKPOINT_DEFAULTS
         names = [callback["class_path"].rpartition(".")[2] for callback in config["trainer"]["callbacks"]]
         assert names == ["CAMPanel", "ConfusionMatrix"]
 
@@ -512,7 +514,7 @@ class TestProcess:
 
 def test_the_filter_keeps_what_is_new():
     def keeps(message):
-        return cli._is_news(logging.LogRecord("x", logging.INFO, "x", 1, message, None, None))
+        return is_news(logging.LogRecord("x", logging.INFO, "x", 1, message, None, None))
 
     assert keeps("12 of 14 tensors loaded")
     assert not keeps("💡 Tip: For seamless cloud logging")
