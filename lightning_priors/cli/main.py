@@ -1,11 +1,9 @@
 """The commands fit, validate, test and predict: Lightning's, with its traps closed and short errors."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]  # they are in its __all__
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -19,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_priors.callbacks import PredictionWriter, run_folder
+from lightning_priors.cli.checkpoint import changes, fits, read_checkpoint, trained_technique
 from lightning_priors.cli.errors import explain
 from lightning_priors.cli.interruption import plain_interruptions
 from lightning_priors.cli.lightning import Command, make_optional, option_names
@@ -204,8 +203,8 @@ class PriorCLI(Command):
         """Looks at the checkpoint before anything is built, and at W&B before it is asked for."""
         config = self.config[self.config.subcommand]
         if config.ckpt_path is not None:
-            self.checkpoint = _read_checkpoint(config.ckpt_path)
-            trained = self.checkpoint.get("hyper_parameters", {}).get("_class_path", "").rpartition(".")[2]
+            self.checkpoint = read_checkpoint(config.ckpt_path)
+            trained = trained_technique(self.checkpoint)
             asked = config.model.class_path.rpartition(".")[2]
             if trained and trained != asked:
                 raise PriorError(f"{config.ckpt_path} is a checkpoint of {trained}, not of {asked}")
@@ -249,13 +248,13 @@ class PriorCLI(Command):
         """
         chosen = _chosen(self.config[self.subcommand])
         before = {**checkpoint.get("hyper_parameters", {}), **checkpoint.get("chosen", {})}
-        changes = _changes(before, {**self.model.hparams, **chosen})
-        if not _fits(self.model, checkpoint["state_dict"]):
-            reason = f" ({changes})" if changes else ""
+        changed = changes(before, {**self.model.hparams, **chosen})
+        if not fits(self.model, checkpoint["state_dict"]):
+            reason = f" ({changed})" if changed else ""
             raise PriorError(f"the checkpoint does not fit this model{reason}; give its run's config.yaml with -c")
-        if self.subcommand == "fit" and changes:
+        if self.subcommand == "fit" and changed:
             raise PriorError(
-                f"a resumed run keeps its options ({changes}); for a new run from these weights use --model.weights"
+                f"a resumed run keeps its options ({changed}); for a new run from these weights use --model.weights"
             )
 
     def before_validate(self) -> None:
@@ -307,34 +306,6 @@ def _chosen(config: Namespace) -> dict[str, Any]:
     """The classes of `CHOSEN_ANEW` with their arguments, as plain values that a checkpoint can hold."""
     given = {name: config.model.get(f"init_args.{name}") for name in CHOSEN_ANEW}
     return {name: value.as_dict() if isinstance(value, Namespace) else value for name, value in given.items()}
-
-
-def _read_checkpoint(path: str) -> dict[str, Any]:
-    """Reads a checkpoint without copying its tensors into memory."""
-    if not Path(path).is_file():
-        files = sorted(Path(path).parent.glob("*.ckpt"))
-        raise PriorError(f"there is no checkpoint {path}; {nearest(path, map(str, files))}".rstrip("; "))
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        checkpoint["state_dict"].keys()
-    except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as error:
-        raise PriorError(f"{path} is not a checkpoint of a training run") from error
-    return checkpoint
-
-
-def _fits(model: LightningModule, state: Mapping[str, torch.Tensor]) -> bool:
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    return shapes == {name: tensor.shape for name, tensor in state.items()}
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs between two sets of hyper-parameters, of those that both have.
-
-    >>> _changes({"lr": 0.1, "_class_path": "A"}, {"lr": 0.5, "backbone": "tiny"})
-    'lr was 0.1, now 0.5'
-    """
-    both = [name for name in now if name in before and not name.startswith("_")]
-    return ", ".join(f"{name} was {before[name]}, now {now[name]}" for name in both if before[name] != now[name])
 
 
 def _mistake_behind(error: BaseException | None) -> PriorError | None:

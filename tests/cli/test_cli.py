@@ -410,6 +410,14 @@ class TestCheckpoints:
         arguments = ("validate", "--model=CAMRestriction", *SMALL, f"--ckpt_path={trained}/checkpoints/best.ckpt")
         assert error_line(capsys, *arguments).endswith("best.ckpt is a checkpoint of Pretrained, not of CAMRestriction")
 
+    def test_the_technique_that_a_checkpoint_names_itself_counts(self, trained, capsys):
+        checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+        torch.save({**checkpoint, "technique": "Pretrained", "hyper_parameters": {}}, "own.ckpt")
+        assert run_cli("validate", *FIT[1:], "--ckpt_path=own.ckpt") == 0
+        torch.save({**checkpoint, "technique": "MAXL"}, "other.ckpt")
+        line = error_line(capsys, "validate", *FIT[1:], "--ckpt_path=other.ckpt")
+        assert line == "other.ckpt is a checkpoint of MAXL, not of Pretrained"
+
     def test_weights_that_do_not_fit_are_refused_with_the_reason(self, trained, capsys):
         arguments = (*FIT[1:], "--model.backbone=resnet18", f"--ckpt_path={trained}/checkpoints/best.ckpt")
         assert error_line(capsys, "test", *arguments) == (
