@@ -107,3 +107,14 @@ def start(*arguments: str, **options: object) -> "subprocess.Popen[str]":
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,  # type: ignore[call-overload]
     )
+
+
+def console(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the console script, which does not search the working folder for modules."""
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "lightning-priors"), *arguments],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )

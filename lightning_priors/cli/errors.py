@@ -1,4 +1,4 @@
-"""The parser's long messages in one line that names the mistake and the nearest right one; plain string work."""
+"""Turns the parser's long messages into one line that names the mistake and the nearest right name."""
 
 import importlib
 import inspect
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from lightning_priors.cli.user_modules import missing_class
 from lightning_priors.errors import nearest
 
 
@@ -74,11 +75,26 @@ def _unknown_argument(complaint: Complaint, match: re.Match[str]) -> str:
 
 def _unknown_class(complaint: Complaint, match: re.Match[str]) -> str:
     """A short name, or a dotted path, that no class answers to."""
-    if match[1].endswith((".yaml", ".yml")):
-        return f"--{complaint.option}: there is no file {match[1]}"
+    return _no_class(complaint, match[1])
+
+
+def _unknown_callable(complaint: Complaint, match: re.Match[str]) -> str:
+    """The same where a function may be named too; such a message tells the path only as the value."""
+    value = _value(complaint.message)
+    spec = re.search(r"class_path='([^']+)'", value)
+    return _no_class(complaint, spec[1] if spec else value)
+
+
+def _no_class(complaint: Complaint, path: str) -> str:
+    if path.endswith((".yaml", ".yml")):
+        return f"--{complaint.option}: there is no file {path}"
     base = complaint.bases.get(complaint.option)
-    hint = nearest(match[1].rsplit(".", 1)[-1], subclasses(base)) if base else "give the class with its module"
-    return f"--{complaint.option}: there is no class {match[1]!r}; {hint}"
+    if "." in path and (line := missing_class(path, base)):
+        return f"--{complaint.option}: {line}"
+    if base is None and "." in path:
+        return f"--{complaint.option}: there is no class {path!r}"
+    hint = nearest(path.rsplit(".", 1)[-1], subclasses(base)) if base else "give the class with its module"
+    return f"--{complaint.option}: there is no class {path!r}; {hint}"
 
 
 def _wrong_class(complaint: Complaint, match: re.Match[str]) -> str:
@@ -139,9 +155,11 @@ def _wrong_type(complaint: Complaint, match: re.Match[str]) -> str:
 _LINES: list[tuple[str, Callable[[Complaint, re.Match[str]], str]]] = [
     (r"Option '([^']+)' is not accepted", _unknown_argument),
     (r"Expected a dot import path string: (\S+)", _unknown_class),
-    (r"given class_path '([^']+)':\s+(?:No module named|module \S+ has no attribute)", _unknown_class),
+    (r"given class_path '([^']+)':\s+(?:No module named|(?:module|type object) \S+ has no attribute)", _unknown_class),
+    (r"a callable class: (?:No module named|(?:module|type object) \S+ has no attribute)", _unknown_callable),
     (r"does not correspond to a subclass of (\w+)", _wrong_class),
     (r"Expected an instantiatable class, but \S+ is abstract", _class_missing),
+    (r"(?s)Not a valid subclass of .*Given value: \{'init_args'", _class_missing),
     (r"Expected a typing\.Literal\[", _unknown_choice),
     (r"the following arguments are required: (.+)", _missing),
     (r"unrecognized arguments: (\S+)", _unknown_option),

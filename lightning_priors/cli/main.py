@@ -22,6 +22,7 @@ from lightning_priors.cli.errors import explain
 from lightning_priors.cli.interruption import plain_interruptions
 from lightning_priors.cli.lightning import Command, make_optional, option_names
 from lightning_priors.cli.quiet import less_noise
+from lightning_priors.cli.user_modules import import_failure, watched_imports, working_folder_importable
 from lightning_priors.cli.wandb_offline import go_offline_if_needed, session
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import Source
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         Terminated: After SIGTERM, likewise.
         SystemExit: After ``--help`` and ``--print_config``.
     """
-    with less_noise(), session(), plain_interruptions():
+    with working_folder_importable(), less_noise(), session(), plain_interruptions():
         try:
             PriorCLI(arguments)
         except MisconfigurationException as error:
@@ -195,9 +196,24 @@ class PriorCLI(Command):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses, and notes what the user gave for the linked arguments, which a link would override silently."""
         args = _classes_anew(args)
-        self.config = parser.parse_args(args)
-        given = parser.parse_args(args, defaults=False).get(f"{self.config.subcommand}.model.init_args") or {}
-        self.given = {name: given[name] for name in LINKED if given.get(name) is not None}
+        with watched_imports() as failures:
+            try:
+                given = self._given(parser, args)
+                self.config = parser.parse_args(args)
+            except (Exception, SystemExit) as error:
+                if line := import_failure(error, failures):
+                    raise PriorError(line) from error
+                raise
+        init_args = given.get("model.init_args") or {}
+        self.given = {name: init_args[name] for name in LINKED if init_args.get(name) is not None}
+
+    def _given(self, parser: LightningArgumentParser, args: Sequence[str]) -> Namespace:
+        """What the user gave, without defaults; a source that is named gets no argument of the default source."""
+        config = parser.parse_args([arg for arg in args if not arg.startswith("--print_config")], defaults=False)
+        given: Namespace = config[config.subcommand]
+        if source := given.get("data.source.class_path"):
+            self.parser_of(config.subcommand).set_defaults({"data.source": {"class_path": source}})
+        return given
 
     def before_instantiate_classes(self) -> None:
         """Looks at the checkpoint before anything is built, and at W&B before it is asked for."""

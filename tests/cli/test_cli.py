@@ -199,6 +199,23 @@ class TestConfiguration:
         assert source["class_path"].endswith(".Waterbirds")
         assert source["init_args"]["root"] == "birds"
 
+    def test_a_source_brings_its_own_defaults(self, capsys):
+        """Not those of the default source, which has arguments of the same names."""
+        Path("few.py").write_text(
+            "from lightning_priors.data.sources import Kakapo\n\n\nclass Few(Kakapo):\n"
+            "    def __init__(self, train_size: int = 16, seed: int = 7) -> None:\n"
+            "        super().__init__(train_size=train_size, seed=seed)\n"
+        )
+        Path("few.yaml").write_text("data: {source: {class_path: few.Few}}\n")
+        for given in (["--data.source=few.Few"], ["-c", "few.yaml"]):
+            source = printed_config(capsys, "fit", "--model=Pretrained", *given)["data"]["source"]
+            assert source["init_args"] == {"train_size": 16, "seed": 7}
+        chosen = ("-c", "few.yaml", "--data.source.seed=3")
+        source = printed_config(capsys, "fit", "--model=Pretrained", *chosen)["data"]["source"]
+        assert source["init_args"] == {"train_size": 16, "seed": 3}
+        default = printed_config(capsys, "fit", "--model=Pretrained", "--data.source.train_size=3")["data"]["source"]
+        assert (default["init_args"]["train_size"], default["init_args"]["val_size"]) == (3, 400)
+
     def test_callbacks_are_added_or_replaced(self, capsys):
         for option, expected in (("callbacks+", 3), ("callbacks", 1)):
             config = printed_config(capsys, "fit", "--model=Pretrained", f"--trainer.{option}=EarlyStopping",
@@ -313,6 +330,7 @@ MISTAKES = {
         ["-c", "known.yaml"],
         "known.yaml: Pretrained has no option 'num_clases' (--model.num_clases); did you mean 'num_classes'?",
     ),
+    "file without a technique": (["-c", "options.yaml"], "options.yaml: --model needs a class first; choose from "),
     "group in a file": (["-c", "group.yaml"], "the configuration has no entry 'modle'; did you mean 'model'?"),
     "option of a group in a file": (
         ["-c", "entry.yaml"],
@@ -347,6 +365,7 @@ class TestMistakes:
     @pytest.fixture(autouse=True)
     def _files(self):
         Path("known.yaml").write_text("model:\n  class_path: Pretrained\n  init_args: {num_clases: 3}\n")
+        Path("options.yaml").write_text("model: {init_args: {lr: 0.1}}\n")
         Path("group.yaml").write_text("modle: {class_path: Pretrained}\n")
         Path("entry.yaml").write_text("model: Pretrained\ntrainer: {max_epoch: 3}\n")
         Path("trainer.yaml").write_text("max_epoch: 3\n")

@@ -1,0 +1,204 @@
+"""Modules of the user's in the working folder: how they are found, and what is said when one cannot be imported."""
+
+import inspect
+import pkgutil
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+from lightning_priors.errors import nearest
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def working_folder_importable() -> Iterator[None]:
+    """Appends the working folder to the module search path, within this context.
+
+    A console script does not search it, so that ``--model mine.Toy`` would not find ``mine.py``. It stands last, so
+    that no file in it takes the place of an installed package.
+
+    >>> before = list(sys.path)
+    >>> with working_folder_importable():
+    ...     str(Path.cwd()) in sys.path
+    True
+    >>> sys.path == before
+    True
+    """
+    folder = str(Path.cwd())
+    known = folder in sys.path or "" in sys.path
+    if not known:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if not known and folder in sys.path:
+            sys.path.remove(folder)
+
+
+@contextmanager
+def watched_imports() -> Iterator[list[BaseException]]:
+    """Collects what modules raise while they are imported within this context, and nobody handles.
+
+    jsonargparse turns such an exception into a message that there is no such class, without file and line.
+
+    Yields:
+        The exceptions so far. One that an importing module handles is taken out again.
+    """
+    failures: list[BaseException] = []
+    watcher = _Watcher(failures)
+    sys.meta_path.insert(0, watcher)
+    try:
+        yield failures
+    finally:
+        sys.meta_path.remove(watcher)
+
+
+class _Watcher(MetaPathFinder):
+    """Finds modules as all other finders do, and watches those that are read from a source file."""
+
+    def __init__(self, failures: list[BaseException]) -> None:
+        self.failures = failures
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Asks the other finders."""
+        for finder in (finder for finder in sys.meta_path if finder is not self):
+            if (spec := finder.find_spec(fullname, path, target)) is not None:
+                if type(spec.loader) is SourceFileLoader:
+                    spec.loader = _WatchedLoader(spec.loader.name, spec.loader.path, self.failures)
+                return spec
+        return None
+
+
+class _WatchedLoader(SourceFileLoader):
+    """Runs a module and keeps what it raises."""
+
+    def __init__(self, name: str, path: str, failures: list[BaseException]) -> None:
+        super().__init__(name, path)
+        self.failures = failures
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Runs the module; when it succeeds, it has handled what the modules that it imports have raised."""
+        before = len(self.failures)
+        try:
+            super().exec_module(module)
+        except (Exception, SystemExit) as error:
+            if error not in self.failures:
+                self.failures.append(error)
+            raise
+        else:
+            del self.failures[before:]
+
+
+def import_failure(error: BaseException, failures: Sequence[BaseException]) -> str:
+    """Says in one line which module could not be imported and why.
+
+    Args:
+        error: What the parser has raised.
+        failures: What modules have raised while the parser ran, as `watched_imports` yields it.
+
+    Returns:
+        ``mine.py, line 3: ModuleNotFoundError: No module named 'nosuchthing'``; empty if the error has another reason.
+    """
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__
+    told = [_one_line(link) for link in chain if isinstance(link, Exception)]  # the parser repeats what it was told
+    for failure in failures:
+        if failure in chain or any(_one_line(failure) in text for text in told):
+            return failure_line(failure)
+    return ""
+
+
+def failure_line(error: BaseException) -> str:
+    """Says in one line where a module has raised an exception, in the innermost line that the user can change.
+
+    Args:
+        error: The exception.
+
+    Returns:
+        The file, the line, the exception's class and its message.
+
+    >>> failure_line(SyntaxError("invalid syntax", ("mine.py", 3, 1, "de f():")))
+    'mine.py, line 3: SyntaxError: invalid syntax'
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_shown(error.filename)}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    last = ([frame for frame in frames if not _is_installed(Path(frame.filename))] or frames)[-1]
+    return f"{_shown(last.filename)}, line {last.lineno}: {type(error).__name__}: {_one_line(error)}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_installed(file: Path) -> bool:
+    """Whether a file belongs to Python, to an installed package or to this one."""
+    folders = [PACKAGE, *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib"))]
+    return any(file.resolve().is_relative_to(folder) for folder in folders)
+
+
+def _shown(file: str) -> str:
+    """A path as the user would write it."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
+
+
+def missing_class(path: str, base: type | None) -> str:
+    """Says why a dotted path names no class, and what is near.
+
+    Args:
+        path: A path whose module is missing, or has no such class.
+        base: What the class should be a subclass of, if that is known.
+
+    Returns:
+        What is wrong and a hint; empty where there is no such module and none near.
+
+    >>> missing_class("lightning_priors.techniques.Pretraind", None)
+    "there is no class 'lightning_priors.techniques.Pretraind'; did you mean 'Pretrained'?"
+    >>> missing_class("lightning_prior.Pretrained", None)
+    "there is no module 'lightning_prior'; did you mean 'lightning_priors'?"
+    """
+    module, _, name = path.rpartition(".")
+    if module in sys.modules:
+        return f"there is no class {path!r}; {_nearest_class(sys.modules[module], name, base)}"
+    parent, known = "", [*_module_names([str(Path.cwd())]), "lightning_priors"]
+    for part in module.split("."):
+        here = f"{parent}.{part}".lstrip(".")
+        if here not in sys.modules:
+            close = get_close_matches(part, known, n=1)
+            return f"there is no module {here!r}; did you mean {f'{parent}.{close[0]}'.lstrip('.')!r}?" if close else ""
+        parent, known = here, _module_names(getattr(sys.modules[here], "__path__", []))
+    return ""
+
+
+def _module_names(folders: Sequence[str]) -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(folders))
+
+
+def _nearest_class(module: ModuleType, name: str, base: type | None) -> str:
+    """The hint at the classes of a module; for those of this package the short name is enough."""
+    found: dict[str, str] = {}
+    for attribute in dir(module):
+        value = getattr(module, attribute)
+        package = module.__name__.partition(".")[0]
+        if not isinstance(value, type) or inspect.isabstract(value):
+            continue
+        if issubclass(value, base) if base else value.__module__.startswith(package):
+            own = value.__module__.startswith("lightning_priors.")
+            found[attribute] = attribute if own else f"{module.__name__}.{attribute}"
+    if close := get_close_matches(name, found, n=1):
+        return f"did you mean {found[close[0]]!r}?"
+    return nearest("", found.values()) or f"it has no {f'subclass of {base.__name__}' if base else 'class'}"
