@@ -97,6 +97,23 @@ def _no_class(complaint: Complaint, path: str) -> str:
     return f"--{complaint.option}: there is no class {path!r}; {hint}"
 
 
+def _denied(complaint: Complaint, match: re.Match[str]) -> str:
+    """A name on jsonargparse's list of those that run commands, load code or change files."""
+    return f"--{complaint.option}: {match[1]} may not be named here: it could run commands, load code or change files"
+
+
+def _not_a_subclass(complaint: Complaint, match: re.Match[str]) -> str:
+    return f"--{complaint.option} takes a subclass of {' or '.join(_classes(match[2]))}, and {match[1]} is none"
+
+
+def _function_for_class(complaint: Complaint, match: re.Match[str]) -> str:
+    return f"--{complaint.option}: {match[1] or match[2]} is a function, not a class"
+
+
+def _not_callable(complaint: Complaint, match: re.Match[str]) -> str:
+    return f"--{complaint.option} takes a function or a class with __call__, and {match[1]} is neither"
+
+
 def _wrong_class(complaint: Complaint, match: re.Match[str]) -> str:
     base = complaint.bases.get(complaint.option)
     hint = f"; {nearest('', subclasses(base))}" if base else ""
@@ -153,10 +170,14 @@ def _wrong_type(complaint: Complaint, match: re.Match[str]) -> str:
 
 
 _LINES: list[tuple[str, Callable[[Complaint, re.Match[str]], str]]] = [
+    (r"Importing '([^']+)' is not allowed", _denied),
     (r"Option '([^']+)' is not accepted", _unknown_argument),
     (r"Expected a dot import path string: (\S+)", _unknown_class),
     (r"given class_path '([^']+)':\s+(?:No module named|(?:module|type object) \S+ has no attribute)", _unknown_class),
     (r"a callable class: (?:No module named|(?:module|type object) \S+ has no attribute)", _unknown_callable),
+    (r"Expected '([^']+)' to be a subclass of ([^.\n]+)", _not_a_subclass),
+    (r"Expected '([^']+)' to be a function that returns|'([^']+)' is a function, not a class", _function_for_class),
+    (r"Expected '([^']+)' to be a class that instantiates into callable", _not_callable),
     (r"does not correspond to a subclass of (\w+)", _wrong_class),
     (r"Expected an instantiatable class, but \S+ is abstract", _class_missing),
     (r"(?s)Not a valid subclass of .*Given value: \{'init_args'", _class_missing),
@@ -174,6 +195,11 @@ def _value(message: str) -> str:
     found = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (?!NestedArg)(.*)", message)
     found = found or re.search(r"val=(.*)\)", message)
     return found[1].strip("'") if found else ""
+
+
+def _classes(hint: str) -> list[str]:
+    """The names in a type hint as the parser prints it, such as ``Union[Adam, SGD]`` and ``<class 'Adam'>``."""
+    return [name for name in re.findall(r"\w+", hint) if name not in ("class", "Union", "Optional")]
 
 
 def _import(path: str) -> type:

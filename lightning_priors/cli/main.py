@@ -1,6 +1,6 @@
 """The commands fit, validate, test and predict: Lightning's, with its traps closed and short errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,9 +18,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_priors.callbacks import PredictionWriter, run_folder
 from lightning_priors.cli.checkpoint import changes, fits, read_checkpoint, trained_technique
+from lightning_priors.cli.class_paths import check_class_paths
 from lightning_priors.cli.errors import explain
 from lightning_priors.cli.interruption import plain_interruptions
-from lightning_priors.cli.lightning import Command, make_optional, option_names
+from lightning_priors.cli.lightning import Command, import_path, make_optional, option_names
 from lightning_priors.cli.quiet import less_noise
 from lightning_priors.cli.user_modules import import_failure, watched_imports, working_folder_importable
 from lightning_priors.cli.wandb_offline import go_offline_if_needed, session
@@ -93,6 +94,10 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         raise PriorError(explain(message, option_names(self), CLASS_OPTIONS)) from ex
+
+    def add_function_arguments(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuses a function where a configuration names a class; jsonargparse would call it to make the object."""
+        raise ValueError(f"'{import_path(function)}' is a function, not a class")
 
 
 class ConfigFile(ActionConfigFile):
@@ -204,6 +209,7 @@ class PriorCLI(Command):
                 if line := import_failure(error, failures):
                     raise PriorError(line) from error
                 raise
+        check_class_paths(self.parser_of(self.config.subcommand), self.config[self.config.subcommand])
         init_args = given.get("model.init_args") or {}
         self.given = {name: init_args[name] for name in LINKED if init_args.get(name) is not None}
 
