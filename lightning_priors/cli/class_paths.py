@@ -4,6 +4,7 @@ Where a type hint says ``Callable``, ``Any`` or nothing, jsonargparse calls what
 says a class, it also calls a function whose annotation promises that class. So a configuration could run any function.
 """
 
+import inspect
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import UnionType
@@ -50,6 +51,22 @@ def check_class_paths(parser: LightningArgumentParser, config: Namespace) -> Non
         _check(parser, argument, argument.name, [argument.hint], argument.value)
 
 
+def not_a_class(value: object) -> str:
+    """Says what something is that stands where a class is wanted.
+
+    Args:
+        value: What a class path names.
+
+    Returns:
+        The end of a sentence.
+
+    >>> not_a_class(print), not_a_class(3)
+    ('is a function, not a class', 'is an object of int, not a class')
+    """
+    kind = "a function" if inspect.isroutine(value) else f"an object of {type(value).__name__}"
+    return f"is {kind}, not a class"
+
+
 def _check(parser: LightningArgumentParser, argument: Argument, option: str, hints: list[Any], value: Any) -> None:
     """Checks a value, and what it contains, against the type hints that are possible at its place."""
     hints = [alternative for hint in hints for alternative in _alternatives(hint)]
@@ -83,7 +100,7 @@ def _check_arguments(
 
 
 def _class_of(option: str, hints: list[Any], path: str) -> type:
-    """The class that a path names, if it may stand there."""
+    """Returns the class that a path names, if it may stand there."""
     expected = _expected(hints)
     if not expected:
         raise PriorError(f"--{option} takes no class, because its argument has no type hint that names one: {path}")
@@ -92,7 +109,7 @@ def _class_of(option: str, hints: list[Any], path: str) -> type:
     except (ImportError, AttributeError, ValueError):
         raise PriorError(f"--{option}: there is no class {path!r}") from None
     if not isinstance(owner, type):
-        raise PriorError(f"--{option}: {path} is a function, not a class")
+        raise PriorError(f"--{option}: {path} {not_a_class(owner)}")
     if not any(fits(owner, kind) for kind in expected):
         raise PriorError(f"--{option} takes {_kinds(expected)}, and {path} is none")
     return owner
@@ -103,7 +120,7 @@ def _check_function(option: str, hints: list[Any], function: Any) -> None:
     made = [kind for hint in hints if _is_callable(hint) for kind in _classes(hint)]
     direct = [kind for hint in hints if not _is_callable(hint) for kind in _classes(hint)]
     if made and Callable not in made and not any(fits(type(function), kind) for kind in direct):
-        raise PriorError(f"--{option}: {import_path(function)} is a function, not a class")
+        raise PriorError(f"--{option}: {import_path(function)} {not_a_class(function)}")
 
 
 def _kinds(expected: list[Any]) -> str:
@@ -113,7 +130,7 @@ def _kinds(expected: list[Any]) -> str:
 
 
 def _alternatives(hint: Any) -> list[Any]:
-    """The members of a union, or the type hint alone."""
+    """Returns the members of a union, or the type hint alone."""
     hint = unaliased(hint)
     if get_origin(hint) in (Union, UnionType, Required, NotRequired):
         return [alternative for member in get_args(hint) for alternative in _alternatives(member)]
@@ -121,12 +138,12 @@ def _alternatives(hint: Any) -> list[Any]:
 
 
 def _expected(hints: list[Any]) -> list[Any]:
-    """The classes of which a subclass may be named; ``Callable`` where any function may stand."""
+    """Returns the classes of which a subclass may be named, and ``Callable`` where any function may stand."""
     return [kind for hint in hints for kind in _classes(hint)]
 
 
 def _classes(hint: Any) -> list[Any]:
-    """The classes of one member of a union."""
+    """Does the same for one member of a union."""
     if _is_callable(hint):
         return _expected(_alternatives(returned(hint))) or [Callable]
     kind = get_origin(hint) or hint
@@ -146,7 +163,7 @@ def _is_mapping(hint: Any) -> bool:
 
 
 def _inside(hints: list[Any], key: str) -> list[Any]:
-    """The type hints of what a container holds under a key or at a position."""
+    """Returns the type hints of what a container holds under a key or at a position."""
     found: list[Any] = []
     for hint in hints:
         kind, inner = get_origin(hint) or hint, [arg for arg in get_args(hint) if arg is not ...]
@@ -158,6 +175,6 @@ def _inside(hints: list[Any], key: str) -> list[Any]:
 
 
 def _field(value: object, position: int) -> str:
-    """The name of a position in a named tuple; any other container has none."""
+    """Returns the name of a position in a named tuple; empty for any other container."""
     fields = getattr(value, "_fields", ())
     return str(fields[position]) if fields else ""

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_priors.callbacks import PredictionWriter, run_folder
 from lightning_priors.cli.checkpoint import changes, fits, read_checkpoint, trained_technique
-from lightning_priors.cli.class_paths import check_class_paths
+from lightning_priors.cli.class_paths import check_class_paths, not_a_class
 from lightning_priors.cli.errors import explain
 from lightning_priors.cli.interruption import plain_interruptions
 from lightning_priors.cli.lightning import Command, import_path, make_optional, option_names
@@ -31,10 +31,10 @@ from lightning_priors.errors import PriorError, nearest
 from lightning_priors.techniques import PriorModule
 
 LINKED = ("num_classes", "aux_num_classes")
-"""What the data decides and a model must not contradict; a technique without such an argument is left alone."""
+"""Arguments of the model that the data decides; a technique without such an argument is left alone."""
 
-CHOSEN_ANEW = ("optimizer", "scheduler")
-"""Naming the class of one of these drops the arguments of the class that an earlier file named."""
+CHOICES = ("optimizer", "scheduler")
+"""Arguments of the model that take a class. Naming one drops the arguments of the class that an earlier file named."""
 
 CLASS_OPTIONS: Mapping[str, type] = {
     "model": PriorModule,
@@ -44,6 +44,7 @@ CLASS_OPTIONS: Mapping[str, type] = {
     "trainer.callbacks": Callback,
     "trainer.logger": Logger,
 }
+"""The base class of each option that takes a class or a list of classes; error lines suggest its subclasses."""
 
 TRAINER_DEFAULTS = {
     "default_root_dir": "runs",
@@ -73,6 +74,10 @@ def main(arguments: Sequence[str]) -> int:
         KeyboardInterrupt: After Ctrl-C, when Lightning has shut down.
         Terminated: After SIGTERM, likewise.
         SystemExit: After ``--help`` and ``--print_config``.
+
+    >>> main(["fit", "--model=Pretraind"])
+    Traceback (most recent call last):
+    lightning_priors.errors.PriorError: --model: there is no class 'Pretraind'; did you mean 'Pretrained'?
     """
     with working_folder_importable(), less_noise(), session(), plain_interruptions():
         try:
@@ -90,18 +95,18 @@ class Parser(LightningArgumentParser):
     """Lightning's parser, whose errors are one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises a `PriorError` instead of printing the usage; a nested parser reports to the one above it."""
+        """Raises a `PriorError` instead of printing the usage; a nested parser tells the parser above it."""
         if not self.exit_on_error:
             super().error(message, ex)
         raise PriorError(explain(message, option_names(self), CLASS_OPTIONS)) from ex
 
     def add_function_arguments(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> NoReturn:
         """Refuses a function where a configuration names a class; jsonargparse would call it to make the object."""
-        raise ValueError(f"'{import_path(function)}' is a function, not a class")
+        raise ValueError(f"'{import_path(function)}' {not_a_class(function)}")
 
 
 class ConfigFile(ActionConfigFile):
-    """The option ``-c``: later files win, and what is wrong in a file is said with the file's name."""
+    """The option ``-c``: a later file wins over an earlier one, and an error line begins with the file's name."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Adds the entries of one file."""
@@ -110,7 +115,7 @@ class ConfigFile(ActionConfigFile):
             files = sorted(path.parent.glob("*.yaml")) or sorted(Path("configs").rglob("*.yaml"))
             raise PriorError(f"there is no file {values}; {nearest(str(values), map(str, files))}".rstrip("; "))
         try:
-            for name in _classes_in(yaml.safe_load(path.read_text())):
+            for name in _choices_in(yaml.safe_load(path.read_text())):
                 if namespace.get(f"model.init_args.{name}") is not None:
                     namespace[f"model.init_args.{name}"] = None
             super().__call__(parser, namespace, values, option_string)  # type: ignore[no-untyped-call]
@@ -122,10 +127,10 @@ class ConfigFile(ActionConfigFile):
 
 
 class RunFolder(CSVLogger):
-    """The folder of a run with its metrics.csv; config.yaml has the hyper-parameters already."""
+    """Writes metrics.csv into the folder of a run."""
 
     def log_hyperparams(self, params: dict[str, Any] | None = None) -> None:  # type: ignore[override]
-        """Leaves out Lightning's hparams.yaml."""
+        """Writes no hparams.yaml, because config.yaml has the hyper-parameters."""
 
 
 class RunRecord(SaveConfigCallback):
@@ -138,7 +143,7 @@ class RunRecord(SaveConfigCallback):
         super().__init__(parser, config, save_to_log_dir=False)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called once, on rank zero, when the run starts."""
+        """Writes the configuration; Lightning calls this once, on rank zero, when the run starts."""
         text = self.parser.dump(self.config, skip_none=False)
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +153,7 @@ class RunRecord(SaveConfigCallback):
                 logger.log_hyperparams({**yaml.safe_load(text), "run_folder": str(folder)})
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keeps the choice of optimiser and schedule, which are no hyper-parameters of the module."""
+        """Adds the choice of optimizer and scheduler, which are no hyper-parameters of the module."""
         checkpoint["chosen"] = _chosen(self.config)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -199,8 +204,8 @@ class PriorCLI(Command):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses, and notes what the user gave for the linked arguments, which a link would override silently."""
-        args = _classes_anew(args)
+        """Parses the options, and notes the linked arguments that the user gave, because a link overrides them."""
+        args = _reset_choices(args)
         with watched_imports() as failures:
             try:
                 given = self._given(parser, args)
@@ -214,7 +219,7 @@ class PriorCLI(Command):
         self.given = {name: init_args[name] for name in LINKED if init_args.get(name) is not None}
 
     def _given(self, parser: LightningArgumentParser, args: Sequence[str]) -> Namespace:
-        """What the user gave, without defaults; a source that is named gets no argument of the default source."""
+        """Parses without defaults; a source that the user names then gets no arguments of the default source."""
         config = parser.parse_args([arg for arg in args if not arg.startswith("--print_config")], defaults=False)
         given: Namespace = config[config.subcommand]
         if source := given.get("data.source.class_path"):
@@ -222,7 +227,7 @@ class PriorCLI(Command):
         return given
 
     def before_instantiate_classes(self) -> None:
-        """Looks at the checkpoint before anything is built, and at W&B before it is asked for."""
+        """Reads the checkpoint before anything is built, and takes W&B offline where it cannot be reached."""
         config = self.config[self.config.subcommand]
         if config.ckpt_path is not None:
             self.checkpoint = read_checkpoint(config.ckpt_path)
@@ -264,9 +269,9 @@ class PriorCLI(Command):
             self._check_checkpoint(self.checkpoint)
 
     def _check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses weights that do not fit, and a resumption with other options than those of the run's start.
+        """Refuses weights that do not fit, and a resumed run whose options have changed.
 
-        Resuming restores the state of the optimiser, so a new learning rate would be ignored without a word.
+        Lightning restores the state of the optimizer and would silently ignore a new learning rate.
         """
         chosen = _chosen(self.config[self.subcommand])
         before = {**checkpoint.get("hyper_parameters", {}), **checkpoint.get("chosen", {})}
@@ -287,19 +292,19 @@ class PriorCLI(Command):
     before_test = before_predict = before_validate
 
     def after_fit(self) -> None:
-        """Says where everything is and how good the best checkpoint was."""
+        """Says where the best checkpoint is and how good it was."""
         best = self.trainer.checkpoint_callback
         if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             rank_zero_info(f"best {best.monitor} {best.best_model_score:.4f}: {_short(best.best_model_path)}")
 
 
-def _classes_anew(arguments: Sequence[str]) -> list[str]:
+def _reset_choices(arguments: Sequence[str]) -> list[str]:
     """Puts a reset before each ``--model.optimizer CLASS``, so that no argument of an earlier class stays.
 
-    >>> _classes_anew(["fit", "--model.optimizer", "SGD", "--model.optimizer.lr", "1"])
+    >>> _reset_choices(["fit", "--model.optimizer", "SGD", "--model.optimizer.lr", "1"])
     ['fit', '--model.optimizer=null', '--model.optimizer', 'SGD', '--model.optimizer.lr', '1']
     """
-    options = [f"--model.{name}" for name in CHOSEN_ANEW]
+    options = [f"--model.{name}" for name in CHOICES]
     complete: list[str] = []
     for argument in arguments:
         name = argument.partition("=")[0]
@@ -307,10 +312,10 @@ def _classes_anew(arguments: Sequence[str]) -> list[str]:
     return complete
 
 
-def _classes_in(content: object) -> list[str]:
-    """Which of `CHOSEN_ANEW` a configuration file names the class of.
+def _choices_in(content: object) -> list[str]:
+    """Lists those of `CHOICES` for which a configuration file names a class.
 
-    >>> _classes_in({"model": {"init_args": {"optimizer": {"class_path": "SGD"}, "lr": 1}}})
+    >>> _choices_in({"model": {"init_args": {"optimizer": {"class_path": "SGD"}, "lr": 1}}})
     ['optimizer']
     """
     model = content.get("model") if isinstance(content, dict) else None
@@ -318,20 +323,18 @@ def _classes_in(content: object) -> list[str]:
     if not isinstance(init_args, dict):
         return []
     return [
-        name
-        for name in CHOSEN_ANEW
-        if isinstance(init_args.get(name), str) or "class_path" in (init_args.get(name) or ())
+        name for name in CHOICES if isinstance(init_args.get(name), str) or "class_path" in (init_args.get(name) or ())
     ]
 
 
 def _chosen(config: Namespace) -> dict[str, Any]:
-    """The classes of `CHOSEN_ANEW` with their arguments, as plain values that a checkpoint can hold."""
-    given = {name: config.model.get(f"init_args.{name}") for name in CHOSEN_ANEW}
+    """Returns `CHOICES` with their arguments, as plain values that a checkpoint can hold."""
+    given = {name: config.model.get(f"init_args.{name}") for name in CHOICES}
     return {name: value.as_dict() if isinstance(value, Namespace) else value for name, value in given.items()}
 
 
 def _mistake_behind(error: BaseException | None) -> PriorError | None:
-    """The user's mistake among the causes of an error: the parser wraps what a constructor raises."""
+    """Returns the user's mistake among the causes of an error, because the parser wraps what a constructor raises."""
     while error is not None and not isinstance(error, PriorError):
         error = error.__cause__
     return error

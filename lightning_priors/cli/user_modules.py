@@ -1,4 +1,4 @@
-"""Modules of the user's in the working folder: how they are found, and what is said when one cannot be imported."""
+"""Finds the user's modules in the working folder, and says why one cannot be imported or has no such class."""
 
 import inspect
 import pkgutil
@@ -20,10 +20,10 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 @contextmanager
 def working_folder_importable() -> Iterator[None]:
-    """Appends the working folder to the module search path, within this context.
+    """Appends the working folder to the module search path within this context.
 
-    A console script does not search it, so that ``--model mine.Toy`` would not find ``mine.py``. It stands last, so
-    that no file in it takes the place of an installed package.
+    A console script does not search the working folder, so ``--model mine.Toy`` would not find ``mine.py``. The folder
+    stands last, so no file in it replaces an installed package.
 
     >>> before = list(sys.path)
     >>> with working_folder_importable():
@@ -45,12 +45,17 @@ def working_folder_importable() -> Iterator[None]:
 
 @contextmanager
 def watched_imports() -> Iterator[list[BaseException]]:
-    """Collects what modules raise while they are imported within this context, and nobody handles.
+    """Collects the exceptions that modules raise while they are imported within this context.
 
-    jsonargparse turns such an exception into a message that there is no such class, without file and line.
+    jsonargparse turns such an exception into a message without file and line.
 
     Yields:
-        The exceptions so far. One that an importing module handles is taken out again.
+        The exceptions so far, without those that an importing module has handled.
+
+    >>> with watched_imports() as failures:
+    ...     import colorsys
+    >>> failures
+    []
     """
     failures: list[BaseException] = []
     watcher = _Watcher(failures)
@@ -87,7 +92,7 @@ class _WatchedLoader(SourceFileLoader):
         self.failures = failures
 
     def exec_module(self, module: ModuleType) -> None:
-        """Runs the module; when it succeeds, it has handled what the modules that it imports have raised."""
+        """Runs the module. If it succeeds, it has handled what the modules that it imports have raised."""
         before = len(self.failures)
         try:
             super().exec_module(module)
@@ -107,7 +112,13 @@ def import_failure(error: BaseException, failures: Sequence[BaseException]) -> s
         failures: What modules have raised while the parser ran, as `watched_imports` yields it.
 
     Returns:
-        ``mine.py, line 3: ModuleNotFoundError: No module named 'nosuchthing'``; empty if the error has another reason.
+        The file, the line and the exception; empty if the error has another reason.
+
+    >>> failure = SyntaxError("invalid syntax", ("mine.py", 3, 1, "de f():"))
+    >>> import_failure(ValueError("there is no class mine.Toy: invalid syntax (mine.py, line 3)"), [failure])
+    'mine.py, line 3: SyntaxError: invalid syntax'
+    >>> import_failure(ValueError("there is no option lrr"), [failure])
+    ''
     """
     chain: list[BaseException] = []
     cause: BaseException | None = error
@@ -122,7 +133,7 @@ def import_failure(error: BaseException, failures: Sequence[BaseException]) -> s
 
 
 def failure_line(error: BaseException) -> str:
-    """Says in one line where a module has raised an exception, in the innermost line that the user can change.
+    """Says in one line where a module has raised an exception: in the innermost line that is not in a library.
 
     Args:
         error: The exception.
@@ -145,13 +156,13 @@ def _one_line(error: BaseException) -> str:
 
 
 def _is_installed(file: Path) -> bool:
-    """Whether a file belongs to Python, to an installed package or to this one."""
+    """Says whether a file belongs to Python, to an installed package or to this one."""
     folders = [PACKAGE, *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib"))]
     return any(file.resolve().is_relative_to(folder) for folder in folders)
 
 
 def _shown(file: str) -> str:
-    """A path as the user would write it."""
+    """Returns a path as the user would write it."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
@@ -189,7 +200,7 @@ def _module_names(folders: Sequence[str]) -> list[str]:
 
 
 def _nearest_class(module: ModuleType, name: str, base: type | None) -> str:
-    """The hint at the classes of a module; for those of this package the short name is enough."""
+    """Returns the hint at the classes of a module; for those of this package the short name is enough."""
     found: dict[str, str] = {}
     for attribute in dir(module):
         value = getattr(module, attribute)

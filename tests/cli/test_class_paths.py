@@ -69,6 +69,9 @@ def halve(epoch: int) -> float:
     return 0.5
 
 
+instance = Halve.__new__(Halve)
+
+
 class Caller(Callback):
     def __init__(
         self,
@@ -205,6 +208,25 @@ def test_a_users_function_by_its_name_alone_is_refused_where_a_class_is_wanted(o
     fit = [word for word in FIT if not word.startswith(f"--{option}=")]
     line = refused(capsys, [*fit, f"--{option}=attacked.{name}"])
     assert line.startswith((f"--{option}: attacked.{name} is a function, not a class", "--model takes a PriorModule; "))
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--model.help=os.system", "--model.help: os.system may not be named here: "),
+        ("--model.help=attacked.make_model", '--model.help: "attacked.make_model" is not a subclass of PriorModule'),
+        (
+            "--model.optimizer=attacked.instance",
+            "--model.optimizer: attacked.instance is an object of Halve, ",
+        ),
+        ("--trainer.callbacks=attacked.instance", "--trainer.callbacks takes a Callback; choose from "),
+        ('--trainer={"callbacks": "attacked.touch"}', "--trainer.callbacks takes a Callback; choose from "),
+        ('--data={"source": {"class_path": "attacked.touch"}}', "--data.source takes a Source; choose from "),
+        ("--model.optimizer.class_path=os.system", "--model.optimizer: os.system may not be named here: "),
+    ],
+)
+def test_other_ways_to_name_one(option, said, capsys):
+    assert refused(capsys, [*FIT, option]).startswith(said)
 
 
 def test_the_lines_say_what_is_wanted(capsys):

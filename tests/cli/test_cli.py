@@ -258,6 +258,7 @@ MISTAKES = {
     "group": (["--model=Pretrained", "--trainr.max_epochs=2"], "did you mean '--trainer.max_epochs'?"),
     "option of the data": (["--model=Pretrained", "--data.batchsize=2"], "did you mean '--data.batch_size'?"),
     "technique": (["--model=Pretraind"], "--model: there is no class 'Pretraind'; did you mean 'Pretrained'?"),
+    "technique to explain": (["--model.help=Pretraind"], "--model.help: there is no class 'Pretraind'; did you mean"),
     "technique with module": (
         ["--model=lightning_priors.Pretraind"],
         "--model: there is no class 'lightning_priors.Pretraind'; did you mean 'Pretrained'?",
