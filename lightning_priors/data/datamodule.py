@@ -130,7 +130,7 @@ class PriorDataModule(L.LightningDataModule):
         on_bad_image: "error" stops at a file that cannot be read; "skip" reads every file once in `setup`, leaves
             those out and names them.
         seed: Of the splits, subsets, order and augmentation.
-        workers: Processes that load images; 0 loads in the main process.
+        num_workers: Processes that load images; 0 loads in the main process.
 
     Raises:
         PriorError: If an option is out of its range; in `setup`, if the source finds a mistake in its files; from a
@@ -157,7 +157,7 @@ class PriorDataModule(L.LightningDataModule):
         annotated_fraction: float = 1.0,
         on_bad_image: Literal["error", "skip"] = "error",
         seed: int = 0,
-        workers: int = 0,
+        num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.source = source
@@ -170,7 +170,7 @@ class PriorDataModule(L.LightningDataModule):
         self.annotated_fraction = annotated_fraction
         self.on_bad_image = on_bad_image
         self.seed = seed
-        self.workers = workers
+        self.num_workers = num_workers
         self.unreadable: dict[int, str] = {}
         """The images that were skipped, with the reason."""
         self._checked: set[int] = set()
@@ -242,7 +242,8 @@ class PriorDataModule(L.LightningDataModule):
                 raise PriorError(f"{name} is a share between 0 and 1, not {value}")
         if self.train_fraction == 0:
             raise PriorError("train_fraction is above 0")
-        for name, least in (("batch_size", 1), ("image_size", 1), ("images_per_class", 1), ("seed", 0), ("workers", 0)):
+        least_values = {"batch_size": 1, "image_size": 1, "images_per_class": 1, "seed": 0, "num_workers": 0}
+        for name, least in least_values.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise PriorError(f"{name} is at least {least}, not {value}")
@@ -340,8 +341,8 @@ class PriorDataModule(L.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=drop_last,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             # a generator of its own, so that starting a loader takes nothing from the network's random numbers
             generator=torch.Generator().manual_seed(self.seed),

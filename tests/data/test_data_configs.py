@@ -27,7 +27,7 @@ def instantiated(name: str, root: Path | None = None) -> PriorDataModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(PriorDataModule, "data")
-    arguments = [f"--config={FOLDER / name}", "--data.workers=0", "--data.batch_size=2"]
+    arguments = [f"--config={FOLDER / name}", "--data.num_workers=0", "--data.batch_size=2"]
     if root is not None:
         arguments.append(f"--data.source.root={root}")
     return parser.instantiate(parser.parse_args(arguments)).data

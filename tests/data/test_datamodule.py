@@ -210,7 +210,7 @@ def test_an_image_is_augmented_anew_in_each_epoch() -> None:
 
 def test_workers_give_the_same_batches() -> None:
     alone = epochs(toy_data(train_fraction=0.5, augmentation="color"))
-    shared = epochs(toy_data(train_fraction=0.5, augmentation="color", workers=2))
+    shared = epochs(toy_data(train_fraction=0.5, augmentation="color", num_workers=2))
     for one, other in zip(alone, shared, strict=True):
         assert equal(one, other)
 
@@ -359,7 +359,7 @@ def test_a_bad_image_stops_by_default(broken: Path) -> None:
 
 
 def test_a_bad_image_in_a_worker_is_named_too(broken: Path) -> None:
-    data = toy_data(ImageFolderSource(str(broken)), workers=1)
+    data = toy_data(ImageFolderSource(str(broken)), num_workers=1)
     with pytest.raises(PriorError, match=r"cannot read \S*dog0.jpg \(the test split\)"):
         list(data.test_dataloader())
 
@@ -437,7 +437,7 @@ def test_an_empty_split_is_named(source: Source, options: dict[str, Any], split:
         ({"image_size": 0}, "image_size is at least 1, not 0"),
         ({"images_per_class": 0}, "images_per_class is at least 1, not 0"),
         ({"seed": -1}, "seed is at least 0, not -1"),
-        ({"workers": -1}, "workers is at least 0, not -1"),
+        ({"num_workers": -1}, "num_workers is at least 0, not -1"),
         ({"images_per_class": 5, "train_fraction": 0.5}, "give train_fraction or images_per_class, not both"),
         ({"on_bad_image": "skp"}, "no on_bad_image 'skp', did you mean 'skip'"),
     ],
