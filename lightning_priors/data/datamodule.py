@@ -1,17 +1,18 @@
 """The one DataModule: splits, subsets and loaders for every source."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_priors.batch import PriorSample
+from lightning_priors.data.samplers import EpochSampler, NoSingletonBatchSampler, TrainDataLoader
 from lightning_priors.data.sources.base import Source, Split, UnreadableImageError
 from lightning_priors.data.splits import drawn_subset, fraction_of_each, number_of_each, stratified_holdout
 from lightning_priors.data.transforms import Augmentation, PriorTransform
@@ -74,40 +75,6 @@ class PriorDataset(Dataset[PriorSample]):
             torch.default_generator.manual_seed(_mixed(self.seed, epoch, index))
             sample = self.transform(raw, index)
         return hide_priors(sample) if index in self.without_priors else sample
-
-
-class EpochSampler(DistributedSampler[tuple[int, int]]):
-    """Shuffles by (seed, epoch), and hands the epoch on to the dataset.
-
-    Lightning sets the epoch before each pass, also after a resumed run; in a plain loop each pass takes the next.
-
-    Args:
-        dataset: What is sampled.
-        seed: The seed of the order.
-        world_size: Number of processes.
-        rank: Which of them this is; each has its own share of the images.
-
-    Example:
-        >>> sampler = EpochSampler([10, 20, 30], seed=1)
-        >>> sorted(sampler), sorted(sampler)
-        ([(0, 0), (1, 0), (2, 0)], [(0, 1), (1, 1), (2, 1)])
-    """
-
-    def __init__(
-        self,
-        dataset: "Dataset[PriorSample] | Sequence[object]",
-        seed: int,
-        world_size: int = 1,
-        rank: int = 0,
-    ) -> None:
-        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yields (position, epoch)."""
-        epoch = self.epoch
-        positions: Iterator[int] = super().__iter__()  # type: ignore[assignment]
-        self.epoch += 1
-        return ((position, epoch) for position in positions)
 
 
 class PriorDataModule(L.LightningDataModule):
@@ -212,28 +179,35 @@ class PriorDataModule(L.LightningDataModule):
                 self._datasets[split] = self._build(split)
 
     def train_dataloader(self) -> DataLoader[PriorSample]:
-        """Shuffled; leaves out the last incomplete batch, unless that is all there is."""
+        """Returns all training images in a new order each epoch; the last batch is smaller where they do not fill it.
+
+        A last batch of one image joins the batch before it, as batch normalisation needs two.
+        """
         dataset = self._dataset("train")
         trainer = self.trainer
-        sampler = EpochSampler(
+        order = EpochSampler(
             dataset,
             seed=self.seed,
             world_size=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
         )
-        return self._loader(dataset, sampler, drop_last=len(sampler) >= self.batch_size)
+        # Lightning tells the sampler the epoch too late for the worker processes of a resumed run
+        order.set_epoch(trainer.current_epoch if trainer else 0)
+        # torch's annotation knows plain positions only; these come with their epoch
+        batches = NoSingletonBatchSampler(order, self.batch_size, drop_last=False)  # type: ignore[arg-type]
+        return TrainDataLoader(dataset, batch_sampler=batches, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[PriorSample]:
-        """The validation images in the source's order."""
-        return self._loader(self._dataset("val"))
+        """Returns the validation images in the source's order."""
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[PriorSample]:
-        """The test images in the source's order."""
-        return self._loader(self._dataset("test"))
+        """Returns the test images in the source's order."""
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[PriorSample]:
-        """The test images again: what prediction is wanted for."""
-        return self._loader(self._dataset("test"))
+        """Returns the test images, as these are what predictions are wanted for."""
+        return self._evaluation_loader("test")
 
     def _check_options(self) -> None:
         for name in ("val_fraction", "train_fraction", "annotated_fraction"):
@@ -333,20 +307,18 @@ class PriorDataModule(L.LightningDataModule):
             raise PriorError(f"the {split} split of {type(self.source).__name__} is empty{skipped}: {cures[split]}")
         return dataset
 
-    def _loader(
-        self, dataset: PriorDataset, sampler: EpochSampler | None = None, drop_last: bool = False
-    ) -> DataLoader[PriorSample]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+    def _evaluation_loader(self, split: Split) -> DataLoader[PriorSample]:
+        return DataLoader(self._dataset(split), batch_size=self.batch_size, **self._loader_options())
+
+    def _loader_options(self) -> dict[str, Any]:
+        """Returns what the loaders of all splits have in common."""
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
             # a generator of its own, so that starting a loader takes nothing from the network's random numbers
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
 
 
 def hide_priors(sample: PriorSample) -> PriorSample:
