@@ -254,19 +254,34 @@ class PriorDataModule(L.LightningDataModule):
         )
 
     def _indices(self, split: Split) -> list[int]:
-        """The images that are used for a split."""
+        """Returns the images that are used for a split."""
         if split == "test" or (split == "val" and self.source.indices("val")):
             return self._readable(self.source.indices(split))
         indices = self._readable(self.source.indices("train"))
         labels = {index: self.source.label(index) for index in indices}
+        held_out: list[int] = []
         if not self.source.indices("val"):
             indices, held_out = stratified_holdout(labels, self.val_fraction, self.seed)
             if split == "val":
                 return held_out
         labels = {index: labels[index] for index in indices}
         if self.images_per_class is not None:
-            return number_of_each(labels, self.images_per_class, self.seed, self.classes)
-        return fraction_of_each(labels, self.train_fraction, self.seed)
+            chosen = number_of_each(labels, self.images_per_class, self.seed, self.classes)
+        else:
+            chosen = fraction_of_each(labels, self.train_fraction, self.seed)
+        self._say_what_is_not_trained_on(len(chosen), len(held_out), len(indices) - len(chosen))
+        return chosen
+
+    def _say_what_is_not_trained_on(self, used: int, held_out: int, left_out: int) -> None:
+        reasons = []
+        if held_out:
+            reasons.append(f"{held_out} are set aside for validation (val_fraction {self.val_fraction:g})")
+        if left_out:
+            number, share = self.images_per_class, self.train_fraction
+            option = f"train_fraction {share:g}" if number is None else f"images_per_class {number}"
+            reasons.append(f"{left_out} are left out ({option})")
+        if reasons:
+            rank_zero_info(f"training on {used} of {used + held_out + left_out} images: {', '.join(reasons)}")
 
     def _unannotated(self, indices: list[int]) -> frozenset[int]:
         kept = drawn_subset(indices, self.source.indices("train"), self.annotated_fraction, self.seed)

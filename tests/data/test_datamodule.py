@@ -88,6 +88,29 @@ def test_training_subsets_are_nested(option: str, values: list[float]) -> None:
     assert chain[1] != train_set(toy_data(**{option: values[1], "seed": 1, "val_fraction": 0.0}))
 
 
+@pytest.mark.parametrize(
+    ("val", "options", "message"),
+    [
+        (0, {}, "training on 81 of 90 images: 9 are set aside for validation (val_fraction 0.1)"),
+        (
+            0,
+            {"images_per_class": 2},
+            "training on 6 of 90 images: 9 are set aside for validation (val_fraction 0.1), "
+            "75 are left out (images_per_class 2)",
+        ),
+        (4, {"train_fraction": 0.5}, "training on 44 of 90 images: 46 are left out (train_fraction 0.5)"),
+        (4, {}, None),
+    ],
+)
+def test_the_images_that_are_not_trained_on_are_counted_once(
+    val: int, options: dict[str, Any], message: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    toy_data(Toy(val=val), **options).setup("fit")
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("training on")]
+    assert said == ([] if message is None else [message])
+
+
 def test_priors_are_dropped_for_a_fixed_nested_share_of_the_training_images() -> None:
     def annotated(fraction: float) -> set[int]:
         data = toy_data(annotated_fraction=fraction, val_fraction=0.0, batch_size=1)

@@ -55,6 +55,25 @@ def test_pictures_may_lie_deeper_and_other_files_are_left_alone(pictures: Path) 
     assert source.load(0)["mask_valid"]
 
 
+def not_used(root: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
+    caplog.set_level("INFO")
+    ready(root).setup()
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith("not used")]
+
+
+def test_what_is_not_used_is_named_once(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train/a.png", "train/cat/b.heic", "train/cat/.hidden", "train/.cache/c.png", "unlabelled/d.png"):
+        (pictures / name).parent.mkdir(exist_ok=True)
+        (pictures / name).write_text("")
+    assert not_used(pictures, caplog) == [f"not used of {pictures}: unlabelled/, train/a.png, train/cat/b.heic"]
+    (pictures / "val" / "c.png").write_text("")
+    assert not_used(pictures, caplog)[-1].endswith("train/cat/b.heic and 1 more")
+
+
+def test_nothing_is_said_where_everything_is_used(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert not_used(pictures, caplog) == []
+
+
 def test_validation_is_carved_where_there_is_no_folder(pictures: Path) -> None:
     shutil.rmtree(pictures / "val")
     data = PriorDataModule(ready(pictures), image_size=16, val_fraction=0.5)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_info
+
 from lightning_priors.data.sources.base import RawSample, Source, Split
 from lightning_priors.data.sources.reading import (
     MaskKind,
@@ -18,6 +20,7 @@ from lightning_priors.errors import PriorError, nearest
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 MASKS = "masks"
+NAMED_FILES = 3  # that are not used; more are only counted
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
@@ -111,12 +114,14 @@ class ImageFolderSource(Source):
     @cached_property
     def _files(self) -> list[PictureFile]:
         self._check_folders()
-        files = [file for split in SPLITS if (self.root / split).is_dir() for file in self._files_of(split)]
+        splits = [split for split in SPLITS if (self.root / split).is_dir()]
+        files = [file for split in splits for file in self._files_of(split)]
         if self._masks:
             pictures = _by_name((file.path for file in files), Path())
             unused = [mask for name, mask in self._masks.items() if name not in pictures]
             if unused:
                 raise PriorError(f"the mask {unused[0]} has no picture ({len(unused)} masks have none)")
+        self._say_what_is_not_used(splits, {file.path for file in files})
         return files
 
     def _files_of(self, split: Split) -> list[PictureFile]:
@@ -131,6 +136,17 @@ class ImageFolderSource(Source):
             masks = self._masks or {}
             files += [PictureFile(path, split, label, masks.get(path.with_suffix(""))) for path in paths]
         return files
+
+    def _say_what_is_not_used(self, splits: list[Split], pictures: set[Path]) -> None:
+        """Names the folders that are no splits and the files in splits that are no pictures of a class."""
+        below = (path for split in splits for path in sorted((self.root / split).rglob("*")))
+        files = (path.relative_to(self.root) for path in below if path.is_file())
+        seen = (path for path in files if not any(part.startswith(".") for part in path.parts))
+        unused = [f"{name}/" for name in _folders(self.root) if name not in (*SPLITS, MASKS)]
+        unused += [str(path) for path in seen if path not in pictures]
+        if unused:
+            more = f" and {len(unused) - NAMED_FILES} more" if len(unused) > NAMED_FILES else ""
+            rank_zero_info(f"not used of {self.root}: {', '.join(unused[:NAMED_FILES])}{more}")
 
     def _check_folders(self) -> None:
         """That no split is misspelt: it would be left out without a word."""
