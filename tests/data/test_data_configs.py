@@ -19,10 +19,10 @@ CONFIGS = sorted(FOLDER.glob("*.yaml"))
 ALL_SOURCES = [
     value
     for value in vars(sources).values()
-    if inspect.isclass(value) and issubclass(value, Source) and value is not Source
+    if inspect.isclass(value) and issubclass(value, Source) and not inspect.isabstract(value)
 ]
 
-WRAPPED = ("random_labels.yaml",)
+WRAPPED = ("clustered_labels.yaml", "random_labels.yaml", "random_sub_classes.yaml")
 
 
 def instantiated(name: str, root: Path | None = None) -> PriorDataModule:
@@ -115,7 +115,7 @@ def test_stampbirds(shared_data: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "tasks", "classes"),
-    [("fashion_mnist", 2, 2), ("fashion_mnist_groups", 1, 3), ("random_labels", 2, 2)],
+    [("fashion_mnist", 2, 2), ("fashion_mnist_groups", 1, 3), ("random_labels", 2, 2), ("random_sub_classes", 1, 2)],
 )
 def test_fashion_mnist(shared_data: Path, name: str, tasks: int, classes: int) -> None:
     data = instantiated(f"{name}.yaml", shared_data)

@@ -1,4 +1,4 @@
-"""A source without files, and a module that writes down what it is shown."""
+"""Sources without files, and a module that writes down what it is shown."""
 
 from typing import Any
 
@@ -52,6 +52,43 @@ class Toy(Source):
             keypoints=torch.tensor([[6.0, 6.0]]),
             keypoint_valid=torch.tensor([True]),
         )
+
+
+class Numbers(Source):
+    """Two primary classes with five finer ones each, of which the third has no label; a parity, too."""
+
+    classes = ["low", "high"]  # noqa: RUF012 - a short way to define a property
+    group_names = ["all"]  # noqa: RUF012
+    part_names = ["left", "right"]  # noqa: RUF012
+    keypoint_names = ["eye"]  # noqa: RUF012
+
+    def __init__(self, tasks: bool = True) -> None:
+        self.tasks = tasks
+        self.prepared = False
+
+    @property
+    def aux_classes(self) -> dict[str, list[str]]:
+        return {"digit": list("0123456789"), "parity": ["even", "odd"]} if self.tasks else {}
+
+    def prepare_data(self) -> None:
+        self.prepared = True
+
+    def setup(self) -> None:
+        pass
+
+    def indices(self, split: Split) -> list[int]:
+        return {"train": list(range(400)), "val": [400, 401], "test": [402]}[split]
+
+    def label(self, index: int) -> int:
+        return int(index % 10 >= 5)
+
+    def load(self, index: int) -> RawSample:
+        digit = index % 10
+        return {
+            "image": tv_tensors.Image(torch.zeros(3, 4, 4, dtype=torch.uint8)),
+            "label": self.label(index),
+            "aux_labels": [-1 if digit == 2 else digit, digit % 2],
+        }
 
 
 def toy_data(source: Source | None = None, **options: Any) -> PriorDataModule:

@@ -8,17 +8,20 @@ from lightning_priors.data.sources.folder import ImageFolderSource
 from lightning_priors.data.sources.kakapo import Kakapo
 from lightning_priors.data.sources.pets import OxfordPets
 from lightning_priors.data.sources.random_labels import RandomLabels
+from lightning_priors.data.sources.sub_classes import ClusteredLabels, RandomSubClasses
 from lightning_priors.data.sources.table import Table
 from lightning_priors.data.sources.waterbirds import Waterbirds
 
 __all__ = [
     "CIFAR100",
     "CUB200",
+    "ClusteredLabels",
     "FashionMNIST",
     "ImageFolderSource",
     "Kakapo",
     "OxfordPets",
     "RandomLabels",
+    "RandomSubClasses",
     "RawSample",
     "Source",
     "Split",

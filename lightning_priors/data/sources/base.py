@@ -118,6 +118,10 @@ class Source(ABC):
     def label(self, index: int) -> int:
         """The primary label of an image, without reading the image."""
 
+    def file(self, index: int) -> str:
+        """Returns the file of an image, relative to the source's folder; empty for an image that is no file."""
+        return ""
+
     @abstractmethod
     def load(self, index: int) -> RawSample:
         """Reads one image and what is known about it.
