@@ -145,3 +145,9 @@ def test_a_mask_of_another_size_is_named(pictures: Path) -> None:
     save_mask(pictures / "masks" / "train" / "cat" / "cat0.png", size=(8, 8))
     with pytest.raises(PriorError, match=r"the mask \S*cat0.png \(the train split\) is 8 x 8, its image 40 x 30"):
         ready(pictures).load(0)
+
+
+def test_the_file_of_an_image_is_below_the_root(pictures: Path) -> None:
+    source = ready(pictures)
+    assert source.file(0) == "train/cat/cat0.jpg"
+    assert all((pictures / source.file(index)).is_file() for index in source.indices("test"))

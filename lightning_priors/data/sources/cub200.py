@@ -262,6 +262,10 @@ class CUB200(Source):
         species = self.folder.birds[index].species
         return species if self.target is None else int(species != self._target_species)
 
+    def file(self, index: int) -> str:
+        """Returns the image, relative to the folder with images.txt."""
+        return f"images/{self.folder.birds[index].name}"
+
     def load(self, index: int) -> RawSample:
         """Reads an image and, with masks, its segmentation."""
         bird = self.folder.birds[index]

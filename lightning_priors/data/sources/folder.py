@@ -86,6 +86,10 @@ class ImageFolderSource(Source):
         """The class by the folder."""
         return self._files[index].label
 
+    def file(self, index: int) -> str:
+        """Returns the picture, relative to the root."""
+        return str(self._files[index].path)
+
     def load(self, index: int) -> RawSample:
         """Reads a picture and its mask."""
         file = self._files[index]

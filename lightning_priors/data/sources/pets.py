@@ -131,6 +131,10 @@ class OxfordPets(Source):
         pet = self._pets[index]
         return self._label(pet, self.primary) if self.target is None else int(pet.breed != self.target)
 
+    def file(self, index: int) -> str:
+        """Returns the image, relative to the folder with ``images`` and ``annotations``."""
+        return f"images/{self._pets[index].name}.jpg"
+
     def load(self, index: int) -> RawSample:
         """Reads an image and, with masks, its trimap."""
         pet = self._pets[index]

@@ -48,6 +48,8 @@ class RandomLabels(AddedTasks):
     def added_labels(self) -> dict[int, list[int]]:
         """Exchanges the labels of each task among the training images of each primary class."""
         known = read_each(self.source, self.source.indices("train"), lambda sample: sample["aux_labels"])
+        if not known:
+            return {}
         primary = np.array([self.source.label(index) for index in known])
         given = np.array(list(known.values()))
         columns = []

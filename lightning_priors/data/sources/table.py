@@ -156,6 +156,10 @@ class Table(Source):
         """The label column."""
         return self._rows[index].label
 
+    def file(self, index: int) -> str:
+        """Returns the picture as the table names it."""
+        return self._rows[index].path
+
     def load(self, index: int) -> RawSample:
         """Reads a picture, and its mask if the row names one."""
         row = self._rows[index]

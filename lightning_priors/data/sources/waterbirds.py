@@ -136,6 +136,10 @@ class Waterbirds(Source):
         """The column y."""
         return self._rows[index].label
 
+    def file(self, index: int) -> str:
+        """Returns the image, relative to the root."""
+        return self._rows[index].name
+
     def load(self, index: int) -> RawSample:
         """Reads an image and, with masks, its segmentation."""
         row = self._rows[index]
