@@ -1,4 +1,4 @@
-"""The one DataModule: splits, subsets and loaders for every source."""
+"""The data module of every source: its splits, training subsets and loaders."""
 
 import os
 from collections.abc import Sequence
@@ -31,15 +31,17 @@ STAGE_SPLITS: dict[str | None, tuple[Split, ...]] = {
 
 
 class PriorDataset(Dataset[PriorSample]):
-    """Some images of a source, transformed.
+    """Loads and transforms some images of a source.
+
+    The augmentation of an image depends on seed, epoch and index alone: not on the number of worker processes, on the
+    random numbers that the network draws, or on whether the run was interrupted.
 
     Args:
-        source: Where the images come from.
-        indices: Which of its images.
-        transform: What is done to each.
-        without_priors: Indices of the images whose mask, boxes and keypoints are held back.
-        seed: Makes the augmentation of an image depend on (seed, epoch, index) alone, and not on the number of
-            workers, on what the network draws, or on whether the run was interrupted.
+        source: The source of the images.
+        indices: The indices of the images in the source.
+        transform: The transform of each image.
+        without_priors: Indices of the images whose mask, boxes and keypoints are hidden.
+        seed: Seed of the augmentation.
 
     Example:
         >>> from lightning_priors.data.sources import Kakapo
@@ -63,11 +65,15 @@ class PriorDataset(Dataset[PriorSample]):
         self.seed = seed
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Returns the number of images."""
         return len(self.indices)
 
     def __getitem__(self, item: int | tuple[int, int]) -> PriorSample:
-        """One image by its position, or by its position and the epoch, which chooses the augmentation."""
+        """Loads and transforms one image.
+
+        Args:
+            item: The position of the image in `indices`, or its position and the epoch; without an epoch, epoch 0.
+        """
         position, epoch = item if isinstance(item, tuple) else (item, 0)
         index = self.indices[position]
         raw = self.source.load(index)
@@ -78,26 +84,26 @@ class PriorDataset(Dataset[PriorSample]):
 
 
 class PriorDataModule(L.LightningDataModule):
-    """Splits, subsets and loaders for a source; the batches are `lightning_priors.batch.PriorBatch`.
+    """Serves the images of a source in batches (`lightning_priors.batch.PriorBatch`) for each split.
 
-    Everything that is drawn depends on `seed` alone. Subsets are drawn class by class from the training split only,
-    after validation images were set aside, and are nested: what a small fraction has, a larger one has too.
+    First validation images are set aside, where the source has no validation split; then the training subset is drawn
+    from the rest, class by class. A larger subset has all images of a smaller one. Every draw depends on `seed` alone.
 
     Args:
-        source: The data set.
-        batch_size: Images per batch and process.
+        source: The source of the images.
+        batch_size: Number of images per batch and process.
         image_size: Side S of the square images in pixels.
-        augmentation: Of the training images, see `lightning_priors.data.transforms.PriorTransform`. Validation and
-            test see the whole picture, resized.
-        val_fraction: Share of each class of the training split that is set aside for validation where the source has
-            no validation split of its own; ignored where it has one.
-        train_fraction: Share of each class of the training split that is used, at least one image.
-        images_per_class: The same as a number; all of them when None.
-        annotated_fraction: Share of the used training images that keep their mask, boxes and keypoints.
-        on_bad_image: "error" stops at a file that cannot be read; "skip" reads every file once in `setup`, leaves
-            those out and names them.
-        seed: Of the splits, subsets, order and augmentation.
-        num_workers: Processes that load images; 0 loads in the main process.
+        augmentation: Augmentation of the training images, see `lightning_priors.data.transforms.PriorTransform`.
+            Validation and test images are only resized.
+        val_fraction: Fraction of each class of the training split that is set aside for validation; ignored where the
+            source has a validation split.
+        train_fraction: Fraction of each class of the training split that is used, at least one image.
+        images_per_class: Number of training images of each class, instead of a fraction; all of them when None.
+        annotated_fraction: Fraction of the used training images that keep their mask, boxes and keypoints.
+        on_bad_image: "error" stops at a file that cannot be read; "skip" reads every file once in `setup`, leaves out
+            those that cannot be read and names them.
+        seed: Seed of the splits, the subsets, the order and the augmentation.
+        num_workers: Number of processes that load images; with 0 the main process loads them.
 
     Raises:
         PriorError: If an option is out of its range; in `setup`, if the source finds a mistake in its files; from a
@@ -139,7 +145,7 @@ class PriorDataModule(L.LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.unreadable: dict[int, str] = {}
-        """The images that were skipped, with the reason."""
+        """The index of each image that was skipped, and the reason."""
         self._checked: set[int] = set()
         self._datasets: dict[Split, PriorDataset] = {}
         self._check_options()
@@ -179,9 +185,9 @@ class PriorDataModule(L.LightningDataModule):
                 self._datasets[split] = self._build(split)
 
     def train_dataloader(self) -> DataLoader[PriorSample]:
-        """Returns all training images in a new order each epoch; the last batch is smaller where they do not fill it.
+        """Returns a loader of all training images, which shuffles them anew in each epoch.
 
-        A last batch of one image joins the batch before it, as batch normalisation needs two.
+        The last batch has the images that are left; a single one joins the batch before it.
         """
         dataset = self._dataset("train")
         trainer = self.trainer
@@ -191,22 +197,22 @@ class PriorDataModule(L.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
         )
-        # Lightning tells the sampler the epoch too late for the worker processes of a resumed run
+        # in a resumed run Lightning starts the worker processes before it sets the epoch
         order.set_epoch(trainer.current_epoch if trainer else 0)
-        # torch's annotation knows plain positions only; these come with their epoch
+        # torch's annotation allows positions only; these are pairs of position and epoch
         batches = NoSingletonBatchSampler(order, self.batch_size, drop_last=False)  # type: ignore[arg-type]
         return TrainDataLoader(dataset, batch_sampler=batches, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[PriorSample]:
-        """Returns the validation images in the source's order."""
+        """Returns a loader of the validation images in the source's order."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[PriorSample]:
-        """Returns the test images in the source's order."""
+        """Returns a loader of the test images in the source's order."""
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[PriorSample]:
-        """Returns the test images, as these are what predictions are wanted for."""
+        """Returns a loader of the test images, which are the ones to be predicted."""
         return self._evaluation_loader("test")
 
     def _check_options(self) -> None:
@@ -227,7 +233,7 @@ class PriorDataModule(L.LightningDataModule):
             raise PriorError(f"no on_bad_image {self.on_bad_image!r}, {nearest(self.on_bad_image, ('error', 'skip'))}")
 
     def _check_source(self) -> None:
-        """That no image is in two splits and each label has a class."""
+        """Checks that no image is in two splits and that each label has a class."""
         owner: dict[int, Split] = {}
         num_classes = self.num_classes
         for split in SPLITS:
@@ -288,7 +294,7 @@ class PriorDataModule(L.LightningDataModule):
         return frozenset(indices) - frozenset(kept)
 
     def _readable(self, indices: list[int]) -> list[int]:
-        """With ``on_bad_image: skip``, reads all files once and leaves out those that cannot be read."""
+        """Leaves out images that cannot be read, if `on_bad_image` is "skip"; reads each file once."""
         if self.on_bad_image == "error":
             return indices
         unseen = [index for index in indices if index not in self._checked]
@@ -326,21 +332,21 @@ class PriorDataModule(L.LightningDataModule):
         return DataLoader(self._dataset(split), batch_size=self.batch_size, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
-        """Returns what the loaders of all splits have in common."""
+        """Returns the options that the loaders of all splits share."""
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            # a generator of its own, so that starting a loader takes nothing from the network's random numbers
+            # without its own generator a loader would draw from the one that the network uses
             "generator": torch.Generator().manual_seed(self.seed),
         }
 
 
 def hide_priors(sample: PriorSample) -> PriorSample:
-    """The same image as if nobody had annotated it: mask, boxes and keypoints are zero and not valid.
+    """Hides the annotation of an image: mask, boxes and keypoints become zero and not valid.
 
     Args:
-        sample: An image after the transforms; is not changed.
+        sample: An image after the transforms; it is not changed.
 
     Returns:
         A copy with the same keys.
@@ -358,5 +364,5 @@ def hide_priors(sample: PriorSample) -> PriorSample:
 
 
 def _mixed(seed: int, epoch: int, index: int) -> int:
-    """One number out of three, without the coincidences of a sum."""
+    """Makes one seed of three numbers; their sum would be the same for many pairs of epoch and image."""
     return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,4 +1,4 @@
-"""How training images are put into an order and into batches, so that every epoch shows each of them."""
+"""The order and the batches of the training images: every epoch shows each image."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,11 +11,11 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
     """Shuffles the images by seed and epoch, and tells the dataset the epoch of each image.
 
     Lightning calls `set_epoch` before each epoch. In a plain training loop each pass takes the next epoch by itself.
-    Of several processes each draws its own share; the shares have equal sizes, and where the number of images is no
-    multiple of the number of processes a few images are drawn twice.
+    Each of several processes draws its own share of the images. The shares are equally large: if the number of images
+    is no multiple of the number of processes, a few images are drawn twice.
 
     Args:
-        dataset: The images, of which only the number is used.
+        dataset: The images; only their number is used.
         seed: Seed of the order.
         world_size: Number of processes.
         rank: Number of this process, from 0.
@@ -44,15 +44,14 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
 
 
 class NoSingletonBatchSampler(BatchSampler):
-    """Cuts an order of images into batches, of which none has a single image.
+    """Cuts an order of images into batches; a single image that is left over joins the batch before it.
 
-    A single image that is left over joins the batch before it, because batch normalisation cannot normalise one value
-    per channel. Otherwise the batches are those of `torch.utils.data.BatchSampler`, whose arguments it takes: Lightning
-    builds it anew with these when it exchanges the sampler. With ``batch_size=1``, or one image in all, that image
-    stays alone.
+    Batch normalisation cannot train on a batch of one image, where it may have one value per channel. All other batches
+    are those of `torch.utils.data.BatchSampler`. With ``batch_size=1``, or with one image in all, batches of one image
+    stay. The arguments are those of torch's class, because Lightning passes these when it replaces the sampler.
 
     Args:
-        sampler: The order.
+        sampler: The order of the images.
         batch_size: Number of images in each batch but the last.
         drop_last: Whether to leave out the images of an incomplete last batch.
 
@@ -79,11 +78,11 @@ class NoSingletonBatchSampler(BatchSampler):
 
 
 class TrainDataLoader(DataLoader[PriorSample]):
-    """A DataLoader whose `sampler` is the one inside of its batch sampler.
+    """Loads with a batch sampler, and shows the sampler inside of it as `sampler`.
 
-    Given a batch sampler, torch's own loader sets `sampler` to a sequential one that it never uses. Lightning looks at
-    `sampler` when it decides whether to distribute the images over processes and whether to turn off shuffling for
-    ``overfit_batches``, and would exchange an `EpochSampler` for a sampler that knows neither seed nor epoch.
+    With a batch sampler torch's own loader sets `sampler` to a sequential one that it never uses. Lightning reads
+    `sampler` to decide whether it must distribute the images over processes, and whether it must stop the shuffling for
+    ``overfit_batches``. It would replace an `EpochSampler` in the first case and leave it in the second, both wrongly.
 
     Example:
         >>> order = EpochSampler([10, 20, 30], seed=1)
@@ -94,10 +93,10 @@ class TrainDataLoader(DataLoader[PriorSample]):
 
     @property
     def sampler(self) -> Sampler[object]:
-        """The order from which the batches are cut."""
+        """The sampler from whose order the batches are cut."""
         order: Sampler[object] = self.batch_sampler.sampler  # type: ignore[union-attr]
         return order
 
     @sampler.setter
     def sampler(self, _: object) -> None:
-        """Takes no notice of the sequential sampler that torch's constructor sets."""
+        """Ignores the sequential sampler that torch's constructor sets."""

@@ -1,4 +1,4 @@
-"""The data sets, one file each."""
+"""The sources of images: data sets, file formats, and wrappers that add auxiliary tasks to a source."""
 
 from lightning_priors.data.sources.base import RawSample, Source, Split, UnreadableImageError
 from lightning_priors.data.sources.cifar100 import CIFAR100

@@ -1,4 +1,4 @@
-"""Pictures in folders by split and class, with a twin folder of masks if there is one."""
+"""Your own pictures in folders, one for each split and class, and their masks in folders of the same names."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,25 +29,26 @@ class PictureFile:
     """One picture."""
 
     path: Path
-    """Below the root: split, class, file."""
+    """Relative to the root."""
     split: Split
     label: int
     mask: Path | None
 
 
 class ImageFolderSource(Source):
-    """``ROOT/<split>/<class>/<picture>``, and ``ROOT/masks/<split>/<class>/<picture>`` for those that have a mask.
+    """Reads pictures from ``ROOT/<split>/<class>/<picture>`` and masks from ``ROOT/masks/<split>/<class>/<picture>``.
 
-    The splits are train, val and test; without val, validation is carved from train. The classes are the folders of
-    train in alphabetical order. A mask has its picture's name, with any suffix, and its size.
+    The splits are train, val and test; without val the data module sets training images aside. The classes are the
+    folders in train, in alphabetical order. A mask has the name of its picture, with any suffix, and the same size;
+    some pictures may have no mask. Files and folders that are not used are named once.
 
     Args:
         root: The folder with the splits.
-        masks: How masks are read where there is a folder ``masks``: "soft" takes grey levels as a share, "hard" is 1
-            from the level 128, "none" leaves them out.
+        masks: How masks are read where there is a folder ``masks``: "soft" divides grey levels by 255, "hard" gives 1
+            from the level 128 on, "none" reads no masks.
 
     Raises:
-        PriorError: In `setup` and the names, if a folder is missing, misspelt or empty.
+        PriorError: In `setup` and `classes`, if a folder is missing, misspelt or empty.
 
     Example:
         >>> import tempfile
@@ -67,27 +68,27 @@ class ImageFolderSource(Source):
 
     @property
     def classes(self) -> list[str]:
-        """The folders of the training split."""
+        """The names of the folders in train."""
         return list(self._labels)
 
     def setup(self) -> None:
         """Lists the files.
 
         Raises:
-            PriorError: If a folder is missing, misspelt or empty, or no mask has a picture.
+            PriorError: If a folder is missing, misspelt or empty, or a mask has no picture.
         """
         _ = self._files
 
     def indices(self, split: Split) -> list[int]:
-        """The pictures of a split in alphabetical order."""
+        """Returns the pictures of a split in alphabetical order."""
         return [index for index, file in enumerate(self._files) if file.split == split]
 
     def label(self, index: int) -> int:
-        """The class by the folder."""
+        """Returns the class, which is the folder of the picture."""
         return self._files[index].label
 
     def file(self, index: int) -> str:
-        """Returns the picture, relative to the root."""
+        """Returns the file of a picture, relative to the root."""
         return str(self._files[index].path)
 
     def load(self, index: int) -> RawSample:
@@ -109,7 +110,7 @@ class ImageFolderSource(Source):
 
     @cached_property
     def _masks(self) -> dict[Path, Path] | None:
-        """The mask of each picture's path without suffix, or None where there are to be none."""
+        """The masks by split, class and name without suffix; None without masks."""
         folder = self.root / MASKS
         if self.masks == "none" or not folder.is_dir():
             return None
@@ -153,7 +154,7 @@ class ImageFolderSource(Source):
             rank_zero_info(f"not used of {self.root}: {', '.join(unused[:NAMED_FILES])}{more}")
 
     def _check_folders(self) -> None:
-        """That no split is misspelt: it would be left out without a word."""
+        """Checks that train has classes and that no split is misspelt."""
         if not self._labels:
             raise PriorError(f"{self.root / 'train'} has no class folders")
         for name in _folders(self.root):
@@ -167,7 +168,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _by_name(paths: Iterable[Path], folder: Path) -> dict[Path, Path]:
-    """The files by their place below a folder, without suffix, which picture and mask have in common."""
+    """Returns files by their path below a folder without suffix, which a picture and its mask share."""
     known: dict[Path, Path] = {}
     for path in paths:
         name = path.relative_to(folder).with_suffix("")

@@ -1,4 +1,4 @@
-"""Auxiliary labels that say nothing: the control for what auxiliary labels are good for."""
+"""Auxiliary labels exchanged at random: the control for the use of real ones."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from lightning_priors.errors import PriorError
 class RandomLabels(AddedTasks):
     """Adds a random twin of each auxiliary task of a source, called ``random_<task>``.
 
-    The twin has the same classes and, within each primary class, the same labels, but exchanged at random among the
-    images. So it is as complex as the task and tells the primary class as well, but nothing beyond (the baseline
-    "random" of Liu et al. 2019, "Self-Supervised Generalisation with Meta Auxiliary Learning"). Only images of the
-    training split have such labels.
+    The twin has the classes of the task and, within each primary class, the same labels exchanged at random among the
+    images. So it is as complex as the task and carries the same information about the primary class, but none beyond
+    (the baseline "random" of Liu et al. 2019, "Self-Supervised Generalisation with Meta Auxiliary Learning"). Images
+    outside of the training split have no label.
 
     `setup` reads every training image once.
 
@@ -26,7 +26,7 @@ class RandomLabels(AddedTasks):
         seed: Seed of the exchange.
 
     Raises:
-        PriorError: In `setup` and `aux_classes`, if the source raises it, or has no auxiliary tasks or not this one.
+        PriorError: In `setup` and `aux_classes`, if the source has no auxiliary tasks or lacks one of `twins`.
 
     Example:
         >>> from lightning_priors.data.sources import Kakapo

@@ -15,16 +15,30 @@ from lightning_priors.errors import PriorError
 
 CELLS = 8  # along each side of a thumbnail
 ITERATIONS = 50  # of k-means, which converges earlier on a few thousand thumbnails
-STARTS = 10  # new starting points after a cluster has become empty
+STARTS = 10  # tries of k-means, which is started anew after a cluster has become empty
 
 
 class SubClasses(AddedTasks):
     """Adds one auxiliary task whose classes are sub-classes of the primary ones, such as "kakapo 1".
 
+    A subclass names the task and divides the images of one primary class in `divide`.
+
     Args:
         source: The wrapped source.
         sub_classes: Number of sub-classes: one number for all primary classes, or one for each.
         seed: Seed of the division.
+
+    Raises:
+        PriorError: In `setup` and `aux_classes`, if the numbers of sub-classes do not fit the primary classes.
+
+    Example:
+        >>> from lightning_priors.data.sources import Kakapo
+        >>> class Halves(SubClasses):
+        ...     task = "half"
+        ...     def divide(self, label, count, images, generator):
+        ...         return {index: 2 * place // len(images) for place, index in enumerate(images)}
+        >>> Halves(Kakapo(), sub_classes=2).aux_classes["half"]
+        ['kakapo 1', 'kakapo 2', 'other bird 1', 'other bird 2']
     """
 
     task: str
@@ -75,11 +89,11 @@ class SubClasses(AddedTasks):
 
 
 class RandomSubClasses(SubClasses):
-    """Adds the auxiliary task ``random``: sub-classes drawn at random within each primary class, all equally large.
+    """Adds the auxiliary task ``random``: divides each primary class at random into sub-classes of equal size.
 
-    They tell the primary class and nothing beyond: the control for sub-classes that a network or a clustering makes
-    (the baseline "random" of Liu et al. 2019, "Self-Supervised Generalisation with Meta Auxiliary Learning"). The draw
-    depends on the seed and on the source's training split alone, and no image is read. Images outside of the training
+    These labels carry no information beyond the primary class. They are the control for sub-classes that a network or
+    a clustering makes (the baseline "random" of Liu et al. 2019, "Self-Supervised Generalisation with Meta Auxiliary
+    Learning"). The draw depends on the seed and on the source's training split alone. Images outside of the training
     split have no label.
 
     Args:
@@ -107,12 +121,12 @@ class RandomSubClasses(SubClasses):
 
 
 class ClusteredLabels(SubClasses):
-    """Adds the auxiliary task ``clusters``: within each primary class, clusters of images that look alike.
+    """Adds the auxiliary task ``clusters``: divides each primary class into clusters of images that look alike.
 
-    k-means (Lloyd 1982, with the starting points of k-means++, Arthur and Vassilvitskii 2007) finds them among all
-    images of the source's training split, also those that the data module leaves out or sets aside for validation.
-    It compares thumbnails of 8 x 8 cells: the mean colour of each part of the image. Images outside of the training
-    split have no label.
+    k-means (Lloyd 1982; started by k-means++, Arthur and Vassilvitskii 2007) compares thumbnails of 8 x 8 cells, which
+    have the mean colour of each part of an image. It sees all images of the source's training split, including those
+    that the data module sets aside for validation or leaves out of a subset. Images outside of the training split
+    have no label.
 
     `setup` reads every training image once.
 

@@ -1,4 +1,4 @@
-"""Sources that add something to another source."""
+"""Bases of sources that add something to another source."""
 
 import os
 from abc import abstractmethod
@@ -14,7 +14,7 @@ Taken = TypeVar("Taken")
 
 
 class SourceWrapper(Source):
-    """Answers every question as the wrapped source does; a subclass overrides what it changes.
+    """Forwards everything to the wrapped source; a subclass overrides what it changes.
 
     Args:
         source: The wrapped source.
@@ -81,7 +81,7 @@ class SourceWrapper(Source):
 
 
 class AddedTasks(SourceWrapper):
-    """Adds auxiliary tasks to a source; only the images of its training split have labels in them.
+    """Adds auxiliary tasks to a source; only images of its training split have labels in these tasks.
 
     A subclass names the tasks in `added_classes` and makes the labels in `added_labels`.
 
@@ -118,7 +118,8 @@ class AddedTasks(SourceWrapper):
         """Makes the labels of the added tasks; `setup` calls it once, after the wrapped source's own.
 
         Returns:
-            For each training image by its index one label per added task; -1, or no entry, is no label.
+            The labels of each training image by its index, one per added task. -1 means no label; an image without an
+            entry has no label in any added task.
         """
 
     @property
@@ -158,16 +159,16 @@ class AddedTasks(SourceWrapper):
 
 
 def read_each(source: Source, indices: Sequence[int], take: Callable[[RawSample], Taken]) -> dict[int, Taken]:
-    """Reads images in several threads and keeps a little of each.
+    """Reads images in several threads and keeps a part of each.
 
     Args:
-        source: Where the images are.
-        indices: Which to read.
-        take: Returns what is kept of an image.
+        source: The source of the images.
+        indices: The indices of the images.
+        take: Takes an image and returns what is kept of it.
 
     Returns:
-        What is kept by index, in the order of `indices`. Images with an unreadable file are missing: the option
-        `on_bad_image` of the data module decides what becomes of them.
+        What is kept of each image by its index, in the order of `indices`. An image with an unreadable file has no
+        entry; the option `on_bad_image` of the data module decides what happens to it.
 
     >>> from lightning_priors.data.sources import Kakapo
     >>> read_each(Kakapo(size=32), [4, 2], lambda sample: sample["image"].shape[0])
