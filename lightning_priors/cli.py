@@ -59,7 +59,7 @@ DEFAULT_CALLBACKS = [
 CHECKPOINT_DEFAULTS = {"monitor": "val/acc", "mode": "max", "filename": "best"}
 
 UNHELPFUL_WARNINGS = (
-    r"The '\w+' does not have many workers",  # the pictures are small; `workers` is an option
+    r"The '\w+' does not have many workers",  # the pictures are small; `num_workers` is an option
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning against the newest torch
     r"(?s)\n.*deprecat",  # jsonargparse about Lightning's calls
     r"The dirpath has changed from",  # a resumed run has a folder of its own
