@@ -1,4 +1,4 @@
-"""The derivative of a loss through an optimiser's step, without a second-order graph; it imports torch and nothing else.
+"""The derivative of a loss through an optimiser's step, without a second-order graph; it imports torch alone.
 
 `inner_step` begins with the ten lines that use it in any training loop.
 """

@@ -1,4 +1,4 @@
-"""The derivative of a network's losses along a direction in the space of its parameters, without a second-order graph."""
+"""The derivative of a network's losses along a direction in the space of its parameters."""
 
 import contextlib
 import functools

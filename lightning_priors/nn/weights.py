@@ -37,9 +37,8 @@ class StartsFromWeights(nn.Module):
     """A network whose initial weights are read just before they are first used, unless others are loaded until then.
 
     Reading waits, so that a network whose weights come from a checkpoint never needs the file that it once started
-    from. It happens in `read_initial_weights`, which the first forward pass and ``state_dict`` call, so that nobody ever
-    sees random weights in place of those that were asked for. ``load_state_dict`` cancels it: what a user has loaded
-    is not overwritten.
+    from. The first forward pass and ``state_dict`` call `read_initial_weights`, so nobody sees random weights in place
+    of those that were asked for. ``load_state_dict`` cancels it: what a user has loaded is not overwritten.
 
     A subclass writes `load` and calls `read_initial_weights` at the beginning of its forward pass.
 

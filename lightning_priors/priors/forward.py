@@ -1,8 +1,9 @@
 """The pass of a classifier in which priors act, and the training loss of a batch with their terms."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ class PriorStep(NamedTuple):
     """(B, K) of the primary task."""
     terms: dict[str, Tensor]
     """Scalars that the loss is made of, logged as ``train/loss_<name>``."""
-    logged: dict[str, Tensor] = {}
+    logged: Mapping[str, Tensor] = MappingProxyType({})
     """Further scalars, logged as ``train/<name>``."""
 
 
@@ -191,5 +192,3 @@ def _cell_weights(
 def _unused(name: str, names: Collection[str]) -> str:
     """A name that is not there yet."""
     return next(other for number in count(1) if (other := f"{name}_{number}" if number > 1 else name) not in names)
-
-

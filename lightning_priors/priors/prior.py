@@ -4,7 +4,8 @@ import inspect
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class Terms(NamedTuple):
 
     losses: Mapping[str, Tensor]
     """Terms () of the loss by name. One named ``primary`` takes the place of the primary task's cross entropy."""
-    logged: Mapping[str, Tensor] = {}
+    logged: Mapping[str, Tensor] = MappingProxyType({})
     """Further numbers () to be logged, by name."""
 
 
@@ -80,12 +81,12 @@ class Prior(nn.Module):
     ...         self.weight = weight
     ...
     ...     def terms(self, batch, seen, memory):
-    ...         return Terms({"entropy": self.weight * torch.distributions.Categorical(logits=seen.logits).entropy().mean()})
+    ...         return Terms({"largest_logit": -self.weight * seen.logits.amax(1).mean()})
     >>> Confident(0.5).options()
     {'weight': 0.5}
     """
 
-    requires: Sequence[Sequence[str]] = ()
+    requires: ClassVar[Sequence[Sequence[str]]] = ()
     """For each need in training, the batch keys of which one is enough."""
     acts_at: int | Literal["last"] | None = None
     """Where `act` is called: at the last map, or at that of a stage, whose cells are at least so many pixels wide."""
@@ -101,7 +102,7 @@ class Prior(nn.Module):
         """Whether the prior changes anything; of one that does not, nothing but `attach` is ever called."""
         return True
 
-    def attach(self, classifier: Classifier, aux_num_classes: Sequence[int]) -> None:  # noqa: B027 - a hook
+    def attach(self, classifier: Classifier, aux_num_classes: Sequence[int]) -> None:
         """Builds what depends on the network; called once, before the first pass.
 
         Args:
@@ -153,10 +154,10 @@ class Prior(nn.Module):
         """Gives the parameters of this prior that learn at another rate, with the factor on it."""
         return ()
 
-    def start_epoch(self) -> None:  # noqa: B027 - a hook
+    def start_epoch(self) -> None:
         """Is called before each epoch of training, also after a resumption."""
 
-    def before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: B027
+    def before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Is called when the gradients are those that the optimiser will use.
 
         Args:
@@ -166,7 +167,7 @@ class Prior(nn.Module):
             PriorError: If the prior cannot work with this optimiser.
         """
 
-    def judge(self, batch: PriorBatch, seen: Seen, stage: str) -> None:  # noqa: B027 - a hook
+    def judge(self, batch: PriorBatch, seen: Seen, stage: str) -> None:
         """Counts a batch of an evaluation for metrics of the prior's own; the annotation serves only to judge.
 
         Args:

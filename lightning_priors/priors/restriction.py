@@ -175,7 +175,7 @@ class Restriction(Prior):
         prior, valid = self._map(batch, size)
         if memory is None or memory.loss is None:
             return prior, valid
-        found = F.adaptive_avg_pool2d(memory.cover, tuple(size))
+        found = F.adaptive_avg_pool2d(memory.cover, (size[0], size[1]))
         return torch.where(valid[:, None, None], prior, found), memory.known
 
     def _map(self, batch: PriorBatch, size: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -141,10 +141,11 @@ class PriorModule(L.LightningModule, ABC):
         super().save_hyperparameters(kept, logger=logger)
 
     @classmethod
-    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:
-        """Loads a model as Lightning does, but has the checkpoint name nothing that is then run."""
-        chosen = dict.fromkeys(("_instantiator", "_class_path", *NOT_SAVED)) | {"weights_only": True}
-        loaded: Self = super().load_from_checkpoint(*args, **(chosen | kwargs))
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # Lightning's arguments
+        """Loads a model as Lightning does, but never calls what a checkpoint names."""
+        chosen: dict[str, Any] = dict.fromkeys(("_instantiator", "_class_path", *NOT_SAVED))
+        given = chosen | {"weights_only": True} | kwargs
+        loaded: Self = super().load_from_checkpoint(checkpoint_path, *args, **given)
         return loaded
 
     def tuned_backbones(self) -> list[Backbone]:
@@ -204,7 +205,7 @@ class PriorModule(L.LightningModule, ABC):
         """
         logged = {"loss": step.loss.detach(), "acc": (step.logits.detach().argmax(1) == label).float().mean()}
         logged |= {f"loss_{name}": value.detach() for name, value in step.terms.items()}
-        logged |= step.logged
+        logged |= {name: value.detach() for name, value in step.logged.items()}
         named = {f"train/{name}": value for name, value in logged.items()}
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=images or len(label), sync_dist=True)
         self.log("loss", logged["loss"], prog_bar=True, logger=False)
@@ -218,7 +219,7 @@ class PriorModule(L.LightningModule, ABC):
         return self.evaluate(complete(batch), "test")
 
     def predict_step(self, batch: PriorBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Gives the class ``probabilities`` (B, K) and, where the batch has it, the row in the source, ``index`` (B,)."""
+        """Gives the class ``probabilities`` (B, K) and, where the batch has it, ``index`` (B,), the row in the source."""
         complete(batch, needs=("image",))
         index = {"index": batch["index"]} if "index" in batch else {}
         return {**index, "probabilities": self(batch["image"]).softmax(1)}
@@ -274,7 +275,7 @@ class PriorModule(L.LightningModule, ABC):
         lengths = (0.0, math.inf) if self.scheduler is not None else self.schedule_lengths()
         scheduler, interval = build_schedule(optimizer, *lengths, self.scheduler)
         chosen = {"scheduler": scheduler, "interval": interval, "monitor": "val/loss"}
-        return {"optimizer": optimizer, "lr_scheduler": chosen}  # type: ignore[return-value,typeddict-item]
+        return {"optimizer": optimizer, "lr_scheduler": chosen}  # type: ignore[return-value]
 
     def configure_gradient_clipping(
         self,

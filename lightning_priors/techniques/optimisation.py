@@ -1,4 +1,4 @@
-"""How the parameters of a technique are tuned: which of them, at which learning rate, by which optimiser and schedule."""
+"""How a technique is optimised: which parameters, at which learning rate, by which optimiser and schedule."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +50,7 @@ class Tuning:
     new_parts_factor: float = 1.0
 
     def __post_init__(self) -> None:
+        """Checks the values."""
         modes = ("full", "probe", "probe_then_tune", "gradual")
         if self.mode not in modes:
             raise PriorError(f"there is no tuning {self.mode!r}; {nearest(self.mode, modes)}")
@@ -177,7 +178,7 @@ def build_schedule(
         given: From the optimiser to a schedule that steps once an epoch.
     """
     if given is not None:
-        return given(optimizer), "epoch"  # type: ignore[return-value]  # a plateau schedule is no LRScheduler by type
+        return given(optimizer), "epoch"
     return LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps)), "step"
 
 

@@ -69,9 +69,7 @@ class Pretrained(ClassifierWithPriors):
             warmup_epochs=warmup_epochs,
             optimizer=optimizer,
             scheduler=scheduler,
-            tuning=Tuning(
-                tuning, probe_epochs, unfreeze_every, layer_decay, freeze_statistics, new_parts_factor
-            ),
+            tuning=Tuning(tuning, probe_epochs, unfreeze_every, layer_decay, freeze_statistics, new_parts_factor),
             extra_metrics=extra_metrics,
         )
         self.save_hyperparameters()

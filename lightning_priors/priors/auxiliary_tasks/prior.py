@@ -26,7 +26,6 @@ from lightning_priors.priors.auxiliary_tasks.weighting import (
     Fixed,
     GradientWeighting,
     LookAhead,
-    LossWeighting,
     Weighting,
     task_weighting,
 )
@@ -161,7 +160,7 @@ class AuxiliaryTasks(Prior):
             heads, _ = task_losses(self.heads(seen.features, weights[1:]), aux_labels, self.gamma)
             losses = torch.cat([primary[None], heads])
         else:
-            losses, weights = cast(LossWeighting, self.weigher)(losses, present)
+            losses, weights = self.weigher(losses, present)
         losses = self.factors * losses
         return Terms(dict(zip([PRIMARY, *self.names], losses, strict=True)), self._logged(weights, gradients))
 

@@ -1,7 +1,7 @@
 """Ways to weigh tasks while training, each with a state that goes into checkpoints.
 
-T tasks are the primary one, which comes first, and A = T - 1 auxiliary ones. Under data-parallel training all ranks have
-the same weights.
+T tasks are the primary one, which comes first, and A = T - 1 auxiliary ones. Under data-parallel training all ranks
+have the same weights.
 """
 
 import inspect

@@ -45,20 +45,21 @@ class Branch(NamedTuple):
 
 
 class GlobalLocal(PriorModule):
-    """A network for the whole image and one for its parts, such as a bird and its head.
+    """Trains a network for the whole image and one for its parts, such as a bird and its head, and fuses them.
 
     The branches are trained side by side but separately: the fusion sees detached features, so each branch is exactly
     what a run of its own would give. In training and for ``acc_oracle`` the parts are those of the annotation;
-    otherwise they are found on the global branch's feature map, so that evaluation sees the image alone. Several parts
-    share the local network and are averaged. An image without a part is left to the global branch. Logged beside the
-    usual metrics: ``acc_global``, ``acc_local`` (of the parts that were found), and ``acc_oracle`` (fused, with the
-    annotated parts).
+    otherwise they are found on the way through the global branch, so that evaluation sees the image alone. Several
+    parts share the local network and are averaged. An image without a part is left to the global branch. It logs,
+    beside the usual metrics, ``acc_global``, ``acc_local`` (of the parts that were found), and ``acc_oracle`` (fused,
+    with the annotated parts).
 
     The ``cam`` locator takes the box around the peak of the evidence (see `peak_boxes`). A network that is fooled by
-    the background has its peak there, and then the local branch sees background too: so the default is to learn from
+    the background has its peak there, and then the local branch sees background too. So the default is to learn from
     the annotated boxes where the part is (see `PartFinder`).
 
-    Priors that are given act on the global branch. The Trainer's ``gradient_clip_val`` clips both branches by one norm and so couples them.
+    Priors that are given act on the global branch. The Trainer's ``gradient_clip_val`` clips both branches by one norm
+    and so couples them.
 
     Args:
         num_classes: Number of classes K of the primary task.
@@ -67,9 +68,9 @@ class GlobalLocal(PriorModule):
         priors: Of the global branch, as in `Combined`.
         aux_num_classes: Number of classes of each auxiliary task of the data, for priors that need them.
         fusion: ``mean``, ``weights``, ``concatenation`` or ``gate``; see `Fusion`.
-        local_share: Weight of the local branch in ``mean``, and at the beginning in ``weights`` and ``gate``. That the
-            part decides, and not what is around it, biased images cannot teach: with both branches right on nearly all
-            of them, learned weights stay where they begin.
+        local_share: Weight of the local branch in ``mean``, and at the beginning in ``weights`` and ``gate``. Biased
+            images cannot teach that the part decides and not what is around it: both branches are right on nearly all
+            of them, so that learned weights stay where they begin.
         crop_size: Side in pixels of what the local network sees.
         crop_scale: Side of the square crop relative to the longer side of the annotated box.
         window: What the local network sees of a crop: the whole ``square``, or the ``ellipse`` in it that has the
@@ -175,7 +176,7 @@ class GlobalLocal(PriorModule):
 
     def priors_in_use(self) -> list[Prior]:
         """Lists the priors of the global branch, and what finds the parts last."""
-        return [*self.priors, self.part_finder]  # type: ignore[list-item]
+        return [*self.priors, self.part_finder]
 
     def learning_rate_factors(self) -> list[tuple[float, list[nn.Parameter]]]:
         """The local backbone learns at `local_lr_factor` times the learning rate."""
@@ -263,7 +264,8 @@ class GlobalLocal(PriorModule):
         """
         if len(crops.owner) == 0:
             channels, classes = self.local_branch.head.weight.shape[1], len(self.local_branch.head.bias)
-            return Branch(*(image.new_zeros(0, *shape) for shape in [(channels, 1, 1), (classes,), (classes, 1, 1)]))
+            features, logits = image.new_zeros(0, channels, 1, 1), image.new_zeros(0, classes)
+            return Branch(features, logits, image.new_zeros(0, classes, 1, 1))
         self.local_branch.read_initial_weights()
         seen = cut_out(image, crops, self.crop_size)
         if target is not None:

@@ -13,7 +13,7 @@ from lightning_priors.errors import PriorError
 from lightning_priors.hypergradient import InnerStep, RandomState
 from lightning_priors.priors import Prior, PriorStep, restore
 from lightning_priors.techniques.maxl.label_generator import Balance, TaskOutputs
-from lightning_priors.techniques.maxl.label_learner import LabelledPart, LabelLearner, PartOfBatch, halves_of
+from lightning_priors.techniques.maxl.label_learner import LabelLearner, LabelledPart, PartOfBatch, halves_of
 from lightning_priors.techniques.maxl.meta_gradient import shared_cosine
 from lightning_priors.techniques.maxl.two_networks import TwoNetworks
 from lightning_priors.techniques.optimisation import PLAIN, Tuning
@@ -229,7 +229,7 @@ class MAXL(TwoNetworks):
         return labels
 
     def _look_back(self, v: Mapping[str, Tensor], step: PriorStep) -> PriorStep:
-        """Makes the pending update of the generator, `v` being the primary gradient after the step that it waits for."""
+        """Makes the pending update of the generator; `v` is the primary gradient after the step that it looks at."""
         if self._pending is None:
             return step
         (labelled, inner), self._pending = self._pending, None

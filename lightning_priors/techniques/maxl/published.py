@@ -20,7 +20,7 @@ from lightning_priors.hypergradient import (
     unrolled_label_gradient,
 )
 from lightning_priors.techniques.maxl.label_generator import TaskOutputs
-from lightning_priors.techniques.maxl.label_learner import LabelledPart, LabelLearner, PartOfBatch
+from lightning_priors.techniques.maxl.label_learner import LabelLearner, LabelledPart, PartOfBatch
 from lightning_priors.techniques.maxl.two_networks import TwoNetworks
 
 

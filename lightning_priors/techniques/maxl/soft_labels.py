@@ -77,8 +77,8 @@ def masked_softmax(logits: Tensor, mask: Tensor, temperature: float = 1.0) -> Te
 def sinkhorn(logits: Tensor, mask: Tensor, temperature: float = 1.0, iterations: int = 3) -> Tensor:
     """Balances labels: each sub-class gets an equal share of its primary class's images (Cuturi 2013, algorithm 1).
 
-    Columns are scaled to their share and rows to 1 in turn, in logarithms, the rows last. Once this has converged, labels
-    cannot all use the same sub-class. Differentiable through its iterations.
+    Columns are scaled to their share and rows to 1 in turn, in logarithms, the rows last. Once this has converged, the
+    labels cannot all use the same sub-class. Differentiable through its iterations.
 
     Args:
         logits: (B, A) of the whole batch, of all ranks: shares are counted over it.

@@ -162,9 +162,7 @@ class TwoNetworks(PriorModule):
         terms = {name: part.weight * term for name, term in (step.terms or {"primary": step.loss}).items()}
         return step._replace(loss=part.weight * step.loss, terms=terms)
 
-    def with_auxiliary(
-        self, primary: PriorStep, part: PartOfBatch, outputs: TaskOutputs, labels: Tensor
-    ) -> PriorStep:
+    def with_auxiliary(self, primary: PriorStep, part: PartOfBatch, outputs: TaskOutputs, labels: Tensor) -> PriorStep:
         """Adds the loss of the auxiliary task on labels (B, A) to a step, and what is logged of the labels."""
         auxiliary = self.learner.auxiliary_loss(outputs, labels.detach(), part)
         logged = {
