@@ -73,6 +73,7 @@ class PriorModule(L.LightningModule, ABC):
                 raise PriorError(f"{name} is a function that makes one, such as a class, not a {type(given).__name__}")
         self.lr, self.weight_decay, self.warmup_epochs = lr, weight_decay, warmup_epochs
         self.optimizer, self.scheduler, self.tuning = optimizer, scheduler, Tuning.of(tuning)
+        self._images_seen = 0
         self.epochs_done = math.inf  # with fraction, once training has begun; schedules of a technique follow it
         further = extra_metrics or {}
         self.metrics = nn.ModuleDict({stage: _class_metrics(num_classes, stage, further) for stage in ("val", "test")})
@@ -212,17 +213,16 @@ class PriorModule(L.LightningModule, ABC):
 
     def validation_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
         """Evaluates on the image alone; gives the logits (B, K) to the callbacks."""
-        return self.evaluate(complete(batch), "val")
+        return self.evaluate(self._numbered(complete(batch), batch_idx), "val")
 
     def test_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
         """Evaluates on the image alone; gives the logits (B, K) to the callbacks."""
-        return self.evaluate(complete(batch), "test")
+        return self.evaluate(self._numbered(complete(batch), batch_idx), "test")
 
     def predict_step(self, batch: PriorBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Gives the class ``probabilities`` (B, K) and, where the batch has it, ``index`` (B,), the row in the source."""
-        complete(batch, needs=("image",))
-        index = {"index": batch["index"]} if "index" in batch else {}
-        return {**index, "probabilities": self(batch["image"]).softmax(1)}
+        """Gives the class ``probabilities`` (B, K) and the row in the source, ``index`` (B,)."""
+        self._numbered(complete(batch, needs=("image",)), batch_idx)
+        return {"index": batch["index"], "probabilities": self(batch["image"]).softmax(1)}
 
     def log_evaluation(self, batch: PriorBatch, stage: str, logits: Tensor, cam: Tensor) -> Tensor:
         """Updates and logs the metrics of a stage; priors of the batch serve only to judge the evidence maps.
@@ -303,6 +303,16 @@ class PriorModule(L.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the name of the technique."""
         checkpoint["technique"] = type(self).__name__
+
+    def _numbered(self, batch: PriorBatch, batch_idx: int) -> PriorBatch:
+        """Numbers the images of an evaluation in the order of the loader, where the data does not number them."""
+        count = len(batch["image"])
+        first = 0 if batch_idx == 0 else self._images_seen
+        self._images_seen = first + count
+        if "index" not in batch:
+            places = torch.arange(first, first + count, device=batch["image"].device)
+            batch["index"] = places * self.trainer.world_size + self.global_rank
+        return batch
 
     def _active_priors(self) -> list[Prior]:
         return [prior for prior in self.priors_in_use() if prior.active]

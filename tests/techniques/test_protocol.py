@@ -8,12 +8,14 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassRecall
 
 from lightning_priors.batch import PriorBatch
+from lightning_priors.callbacks import CAMPanel, LabelReport, PredictionWriter
 from lightning_priors.errors import PriorError
 from lightning_priors.nn import Backbone, Classifier
 from lightning_priors.priors import AuxiliaryTasks, GuidedAttention, Restriction
@@ -86,6 +88,7 @@ def test_own_loaders_train_test_and_predict(name: str, squares) -> None:
     assert "test/acc" in run.test(module, loader(squares, 9), verbose=False)[0]
     predictions = run.predict(module, DataLoader([{"image": torch.zeros(3, 32, 32)}] * 9, 8))
     assert [tuple(batch["probabilities"].shape) for batch in predictions] == [(8, 2), (1, 2)]
+    assert [batch["index"].tolist() for batch in predictions] == [list(range(8)), [8]]
 
 
 @EVERY
@@ -398,3 +401,20 @@ def test_batches_are_completed_for_the_callbacks(squares) -> None:
     trainer(callbacks=[Keep()], limit_val_batches=0).fit(CAMRestriction(), data, data)
     assert seen[0]["mask"].shape == (8, 32, 32)
     assert seen[0]["mask_valid"].all()
+
+
+def test_images_without_a_number_are_reported_on_in_the_order_of_the_loader(squares, tmp_path: Path) -> None:
+    """By every callback that names images."""
+    callbacks = [LabelReport(images=2), CAMPanel(images=3), PredictionWriter()]
+    run = L.Trainer(
+        max_epochs=1, accelerator="cpu", callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, logger=CSVLogger(tmp_path, "", 0),
+    )  # fmt: skip
+    module, data = build("MAXL"), loader(squares, 12, "mask")
+    run.fit(module, data, data)
+    run.predict(module, data)
+    folder = tmp_path / "version_0"
+    rows = (folder / "predictions.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["index", *map(str, range(12))]
+    assert (folder / "panels" / "epoch_000.png").is_file()
+    assert (folder / "generated_labels.csv").is_file()
