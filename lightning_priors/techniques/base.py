@@ -173,7 +173,7 @@ class PriorModule(L.LightningModule, ABC):
     def on_train_start(self) -> None:
         """Freezes the statistics; before, Lightning would warn of layers in evaluation mode."""
         for backbone in self.tuned_backbones():
-            backbone.freeze_statistics = self.tuning.keeps_statistics()
+            backbone.freeze_statistics |= self.tuning.keeps_statistics()
 
     def on_train_epoch_start(self) -> None:
         """Tells the priors."""
