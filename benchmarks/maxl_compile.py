@@ -14,13 +14,13 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from lightning_priors.functional.directional import forward_mode
+from lightning_priors.functional.soft_labels import per_class_losses
+from lightning_priors.nn.label_generator import TaskOutputs
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from lightning_priors.functional.directional import forward_mode
-from lightning_priors.functional.soft_labels import per_class_losses
 from lightning_priors.nn import Classifier, TwoTasks
-from lightning_priors.nn.label_generator import TaskOutputs
 
 CLASSES, SUB_CLASSES = 20, 100
 

@@ -15,9 +15,9 @@ from statistics import median
 from typing import Any, cast
 
 import torch
+from lightning_priors.nn.task_weighting import LookAhead
 
 from lightning_priors.batch import PriorBatch
-from lightning_priors.nn.task_weighting import LookAhead
 from lightning_priors.techniques import Auxiliary, CAMRestriction, GlobalLocal, Pretrained, PriorAttention
 from lightning_priors.techniques.base import PriorModule
 

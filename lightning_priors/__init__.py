@@ -17,17 +17,27 @@ if TYPE_CHECKING:
     from lightning_priors.errors import PriorError as PriorError
     from lightning_priors.nn import Backbone as Backbone
     from lightning_priors.nn import Classifier as Classifier
+    from lightning_priors.priors import AuxiliaryTasks as AuxiliaryTasks
+    from lightning_priors.priors import GuidedAttention as GuidedAttention
+    from lightning_priors.priors import Prior as Prior
+    from lightning_priors.priors import Restriction as Restriction
+    from lightning_priors.priors import StartingPoint as StartingPoint
     from lightning_priors.techniques import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AuxiliaryTasks": "priors",
     "Backbone": "nn",
     "Classifier": "nn",
+    "GuidedAttention": "priors",
+    "Prior": "priors",
     "PriorBatch": "batch",
     "PriorDataModule": "data",
     "PriorError": "errors",
     "PriorSample": "batch",
+    "Restriction": "priors",
+    "StartingPoint": "priors",
 }
 """Where a public name is defined; all others are those of `lightning_priors.techniques`."""
 

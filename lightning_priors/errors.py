@@ -5,15 +5,15 @@ from collections.abc import Iterable
 
 
 class PriorError(ValueError):
-    """A mistake in options, files or labels, said in one line that names the thing and the nearest right one."""
+    """Says a mistake in options, files or labels in one line that names the thing and the nearest right one."""
 
 
 class Terminated(BaseException):
-    """A command was ended by SIGTERM; like KeyboardInterrupt, no failure that a handler of errors should take."""
+    """Tells that SIGTERM ended a command; like KeyboardInterrupt, no failure that a handler of errors should take."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The hint that ends an error line: the closest choice, or all of them when nothing is close.
+    """Writes the hint that ends an error line: the closest choice, or all of them when nothing is close.
 
     Args:
         name: What the user wrote.

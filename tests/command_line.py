@@ -46,7 +46,7 @@ class Toy(PriorModule):
         self, num_classes: int = 2, aux_num_classes: list[int] = [], smoothing: float = 0.1, crash: str = "",
         lr: float = 0.1,
     ) -> None:
-        super().__init__(num_classes, "none", lr, 0.0, 0.0, None, None)
+        super().__init__(num_classes=num_classes, lr=lr)
         self.save_hyperparameters()
         self.smoothing, self.crash, self.aux_num_classes = smoothing, crash, aux_num_classes
         self.head = nn.Conv2d(3, num_classes, 1)

@@ -155,7 +155,7 @@ class LabelReport(L.Callback):
             classes = ", ".join(f"{names[label]} ({sub_classes[label]})" for label in collapsed)
             warnings.warn(
                 f"LabelReport: the label generator is collapsing: it uses one sub-class only of {classes}; "
-                "raise entropy_weight, or try balance: sinkhorn, meta_gradient: normalised or another generator_lr",
+                "raise entropy_weight, or try balance: sinkhorn or another generator_lr",
                 stacklevel=2,
             )
 

@@ -1,5 +1,8 @@
 """Freezing of a backbone at the start of the training, and freeing it layer by layer."""
 
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
@@ -8,8 +11,16 @@ from lightning_priors.errors import PriorError
 from lightning_priors.nn import Backbone
 
 
+@runtime_checkable
+class TunesBackbones(Protocol):
+    """A module that says which of its backbones are tuned; of other modules all are."""
+
+    def tuned_backbones(self) -> Iterable[Backbone]:
+        """The backbones whose layers may be frozen for a while."""
+
+
 def free_layers(epoch: int, probe_epochs: int, unfreeze_every: int, num_layers: int) -> int:
-    """How many layers of the backbone, counted from the head, are trained in an epoch.
+    """Counts the layers of the backbone, from the head downwards, that are trained in an epoch.
 
     Args:
         epoch: Number of the epoch, from 0.
@@ -58,8 +69,9 @@ class Unfreezing(L.Callback):
         waits = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
         if stage == "fit" and waits:
             raise PriorError("unfreezing under DDP needs --trainer.strategy ddp_find_unused_parameters_true")
-        backbones = [module for module in pl_module.modules() if isinstance(module, Backbone)]
-        self._statistics_frozen = {backbone: backbone.freeze_statistics for backbone in backbones}
+        backbones = (module for module in pl_module.modules() if isinstance(module, Backbone))
+        tuned = pl_module.tuned_backbones() if isinstance(pl_module, TunesBackbones) else backbones
+        self._statistics_frozen = {backbone: backbone.freeze_statistics for backbone in tuned}
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Sets what is trained in this epoch."""

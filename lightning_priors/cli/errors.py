@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -57,18 +58,27 @@ def subclasses(base: type) -> dict[str, type]:
         base: A base class.
 
     Returns:
-        The base class, if it is not abstract, and all subclasses that are imported, by their short names.
+        The base class and its imported subclasses by their short names, without those that are abstract, private, or
+        bases within this package that it does not export.
 
     >>> class Bird: pass
     >>> class Kakapo(Bird): pass
     >>> sorted(subclasses(Bird))
     ['Bird', 'Kakapo']
     """
-    found = {} if inspect.isabstract(base) or base.__name__.startswith("_") else {base.__name__: base}
+    hidden = inspect.isabstract(base) or base.__name__.startswith("_") or not _is_exported(base)
+    found = {} if hidden else {base.__name__: base}
     children: list[type] = type.__subclasses__(base)
     for child in children:
         found |= subclasses(child)
     return found
+
+
+def _is_exported(owner: type) -> bool:
+    """Says whether a package above a class of this library offers it; other classes may always be named."""
+    names = owner.__module__.split(".")
+    packages = [sys.modules.get(".".join(names[:length])) for length in range(1, len(names))]
+    return names[0] != "lightning_priors" or any(hasattr(package, owner.__name__) for package in packages)
 
 
 def _unknown_argument(complaint: Complaint, match: re.Match[str]) -> str:

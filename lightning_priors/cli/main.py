@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 
 from lightning_priors.callbacks import PredictionWriter, run_folder
 from lightning_priors.cli.checkpoint import changes, fits, read_checkpoint, trained_technique
@@ -28,6 +29,7 @@ from lightning_priors.cli.wandb_offline import go_offline_if_needed, session
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import Source
 from lightning_priors.errors import PriorError, nearest
+from lightning_priors.priors import Prior
 from lightning_priors.techniques import PriorModule
 
 LINKED = ("num_classes", "aux_num_classes")
@@ -38,6 +40,8 @@ CHOICES = ("optimizer", "scheduler")
 
 CLASS_OPTIONS: Mapping[str, type] = {
     "model": PriorModule,
+    "model.priors": Prior,
+    "model.extra_metrics": Metric,
     "model.optimizer": Optimizer,
     "model.scheduler": LRScheduler,
     "data.source": Source,

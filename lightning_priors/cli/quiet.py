@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 UNHELPFUL_WARNINGS = (
-    r"The '\w+' does not have many workers",  # the pictures are small; `workers` is an option
+    r"The '\w+' does not have many workers",  # the pictures are small; `num_workers` is an option
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning against the newest torch
     r"(?s)\n.*deprecat",  # jsonargparse about Lightning's calls
     r"The dirpath has changed from",  # a resumed run has a folder of its own

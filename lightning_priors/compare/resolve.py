@@ -18,7 +18,7 @@ DEFAULTS = (
 )
 """They stand first, so that a plan can say otherwise."""
 
-TRAINING_DATA = ("annotated_fraction", "augmentation", "images_per_class", "train_fraction", "workers")
+TRAINING_DATA = ("annotated_fraction", "augmentation", "images_per_class", "num_workers", "train_fraction")
 """Options of the data in which runs may differ: how the training images are used. The others decide the images."""
 
 BUDGET = (

@@ -1,4 +1,4 @@
-"""One data module for every source: images with their labels and priors as dense batches."""
+"""The data module, which turns the images of any source into batches with labels and priors."""
 
 from lightning_priors.data.datamodule import PriorDataModule
 

@@ -1,17 +1,18 @@
-"""The one DataModule: splits, subsets and loaders for every source."""
+"""The data module of every source: its splits, training subsets and loaders."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_priors.batch import PriorSample
+from lightning_priors.data.samplers import EpochSampler, NoSingletonBatchSampler, TrainDataLoader
 from lightning_priors.data.sources.base import Source, Split, UnreadableImageError
 from lightning_priors.data.splits import drawn_subset, fraction_of_each, number_of_each, stratified_holdout
 from lightning_priors.data.transforms import Augmentation, PriorTransform
@@ -30,15 +31,17 @@ STAGE_SPLITS: dict[str | None, tuple[Split, ...]] = {
 
 
 class PriorDataset(Dataset[PriorSample]):
-    """Some images of a source, transformed.
+    """Loads and transforms some images of a source.
+
+    The augmentation of an image depends on seed, epoch and index alone: not on the number of worker processes, on the
+    random numbers that the network draws, or on whether the run was interrupted.
 
     Args:
-        source: Where the images come from.
-        indices: Which of its images.
-        transform: What is done to each.
-        without_priors: Indices of the images whose mask, boxes and keypoints are held back.
-        seed: Makes the augmentation of an image depend on (seed, epoch, index) alone, and not on the number of
-            workers, on what the network draws, or on whether the run was interrupted.
+        source: The source of the images.
+        indices: The indices of the images in the source.
+        transform: The transform of each image.
+        without_priors: Indices of the images whose mask, boxes and keypoints are hidden.
+        seed: Seed of the augmentation.
 
     Example:
         >>> from lightning_priors.data.sources import Kakapo
@@ -62,11 +65,15 @@ class PriorDataset(Dataset[PriorSample]):
         self.seed = seed
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Returns the number of images."""
         return len(self.indices)
 
     def __getitem__(self, item: int | tuple[int, int]) -> PriorSample:
-        """One image by its position, or by its position and the epoch, which chooses the augmentation."""
+        """Loads and transforms one image.
+
+        Args:
+            item: The position of the image in `indices`, or its position and the epoch; without an epoch, epoch 0.
+        """
         position, epoch = item if isinstance(item, tuple) else (item, 0)
         index = self.indices[position]
         raw = self.source.load(index)
@@ -76,61 +83,27 @@ class PriorDataset(Dataset[PriorSample]):
         return hide_priors(sample) if index in self.without_priors else sample
 
 
-class EpochSampler(DistributedSampler[tuple[int, int]]):
-    """Shuffles by (seed, epoch), and hands the epoch on to the dataset.
-
-    Lightning sets the epoch before each pass, also after a resumed run; in a plain loop each pass takes the next.
-
-    Args:
-        dataset: What is sampled.
-        seed: The seed of the order.
-        world_size: Number of processes.
-        rank: Which of them this is; each has its own share of the images.
-
-    Example:
-        >>> sampler = EpochSampler([10, 20, 30], seed=1)
-        >>> sorted(sampler), sorted(sampler)
-        ([(0, 0), (1, 0), (2, 0)], [(0, 1), (1, 1), (2, 1)])
-    """
-
-    def __init__(
-        self,
-        dataset: "Dataset[PriorSample] | Sequence[object]",
-        seed: int,
-        world_size: int = 1,
-        rank: int = 0,
-    ) -> None:
-        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yields (position, epoch)."""
-        epoch = self.epoch
-        positions: Iterator[int] = super().__iter__()  # type: ignore[assignment]
-        self.epoch += 1
-        return ((position, epoch) for position in positions)
-
-
 class PriorDataModule(L.LightningDataModule):
-    """Splits, subsets and loaders for a source; the batches are `lightning_priors.batch.PriorBatch`.
+    """Serves the images of a source in batches (`lightning_priors.batch.PriorBatch`) for each split.
 
-    Everything that is drawn depends on `seed` alone. Subsets are drawn class by class from the training split only,
-    after validation images were set aside, and are nested: what a small fraction has, a larger one has too.
+    First validation images are set aside, where the source has no validation split; then the training subset is drawn
+    from the rest, class by class. A larger subset has all images of a smaller one. Every draw depends on `seed` alone.
 
     Args:
-        source: The data set.
-        batch_size: Images per batch and process.
+        source: The source of the images.
+        batch_size: Number of images per batch and process.
         image_size: Side S of the square images in pixels.
-        augmentation: Of the training images, see `lightning_priors.data.transforms.PriorTransform`. Validation and
-            test see the whole picture, resized.
-        val_fraction: Share of each class of the training split that is set aside for validation where the source has
-            no validation split of its own; ignored where it has one.
-        train_fraction: Share of each class of the training split that is used, at least one image.
-        images_per_class: The same as a number; all of them when None.
-        annotated_fraction: Share of the used training images that keep their mask, boxes and keypoints.
-        on_bad_image: "error" stops at a file that cannot be read; "skip" reads every file once in `setup`, leaves
-            those out and names them.
-        seed: Of the splits, subsets, order and augmentation.
-        workers: Processes that load images; 0 loads in the main process.
+        augmentation: Augmentation of the training images, see `lightning_priors.data.transforms.PriorTransform`.
+            Validation and test images are only resized.
+        val_fraction: Fraction of each class of the training split that is set aside for validation; ignored where the
+            source has a validation split.
+        train_fraction: Fraction of each class of the training split that is used, at least one image.
+        images_per_class: Number of training images of each class, instead of a fraction; all of them when None.
+        annotated_fraction: Fraction of the used training images that keep their mask, boxes and keypoints.
+        on_bad_image: "error" stops at a file that cannot be read; "skip" reads every file once in `setup`, leaves out
+            those that cannot be read and names them.
+        seed: Seed of the splits, the subsets, the order and the augmentation.
+        num_workers: Number of processes that load images; with 0 the main process loads them.
 
     Raises:
         PriorError: If an option is out of its range; in `setup`, if the source finds a mistake in its files; from a
@@ -157,7 +130,7 @@ class PriorDataModule(L.LightningDataModule):
         annotated_fraction: float = 1.0,
         on_bad_image: Literal["error", "skip"] = "error",
         seed: int = 0,
-        workers: int = 0,
+        num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.source = source
@@ -170,9 +143,9 @@ class PriorDataModule(L.LightningDataModule):
         self.annotated_fraction = annotated_fraction
         self.on_bad_image = on_bad_image
         self.seed = seed
-        self.workers = workers
+        self.num_workers = num_workers
         self.unreadable: dict[int, str] = {}
-        """The images that were skipped, with the reason."""
+        """The index of each image that was skipped, and the reason."""
         self._checked: set[int] = set()
         self._datasets: dict[Split, PriorDataset] = {}
         self._check_options()
@@ -212,28 +185,35 @@ class PriorDataModule(L.LightningDataModule):
                 self._datasets[split] = self._build(split)
 
     def train_dataloader(self) -> DataLoader[PriorSample]:
-        """Shuffled; leaves out the last incomplete batch, unless that is all there is."""
+        """Returns a loader of all training images, which shuffles them anew in each epoch.
+
+        The last batch has the images that are left; a single one joins the batch before it.
+        """
         dataset = self._dataset("train")
         trainer = self.trainer
-        sampler = EpochSampler(
+        order = EpochSampler(
             dataset,
             seed=self.seed,
             world_size=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
         )
-        return self._loader(dataset, sampler, drop_last=len(sampler) >= self.batch_size)
+        # in a resumed run Lightning starts the worker processes before it sets the epoch
+        order.set_epoch(trainer.current_epoch if trainer else 0)
+        # torch's annotation allows positions only; these are pairs of position and epoch
+        batches = NoSingletonBatchSampler(order, self.batch_size, drop_last=False)  # type: ignore[arg-type]
+        return TrainDataLoader(dataset, batch_sampler=batches, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[PriorSample]:
-        """The validation images in the source's order."""
-        return self._loader(self._dataset("val"))
+        """Returns a loader of the validation images in the source's order."""
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[PriorSample]:
-        """The test images in the source's order."""
-        return self._loader(self._dataset("test"))
+        """Returns a loader of the test images in the source's order."""
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[PriorSample]:
-        """The test images again: what prediction is wanted for."""
-        return self._loader(self._dataset("test"))
+        """Returns a loader of the test images, which are the ones to be predicted."""
+        return self._evaluation_loader("test")
 
     def _check_options(self) -> None:
         for name in ("val_fraction", "train_fraction", "annotated_fraction"):
@@ -242,7 +222,8 @@ class PriorDataModule(L.LightningDataModule):
                 raise PriorError(f"{name} is a share between 0 and 1, not {value}")
         if self.train_fraction == 0:
             raise PriorError("train_fraction is above 0")
-        for name, least in (("batch_size", 1), ("image_size", 1), ("images_per_class", 1), ("seed", 0), ("workers", 0)):
+        least_values = {"batch_size": 1, "image_size": 1, "images_per_class": 1, "seed": 0, "num_workers": 0}
+        for name, least in least_values.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise PriorError(f"{name} is at least {least}, not {value}")
@@ -252,7 +233,7 @@ class PriorDataModule(L.LightningDataModule):
             raise PriorError(f"no on_bad_image {self.on_bad_image!r}, {nearest(self.on_bad_image, ('error', 'skip'))}")
 
     def _check_source(self) -> None:
-        """That no image is in two splits and each label has a class."""
+        """Checks that no image is in two splits and that each label has a class."""
         owner: dict[int, Split] = {}
         num_classes = self.num_classes
         for split in SPLITS:
@@ -279,26 +260,41 @@ class PriorDataModule(L.LightningDataModule):
         )
 
     def _indices(self, split: Split) -> list[int]:
-        """The images that are used for a split."""
+        """Returns the images that are used for a split."""
         if split == "test" or (split == "val" and self.source.indices("val")):
             return self._readable(self.source.indices(split))
         indices = self._readable(self.source.indices("train"))
         labels = {index: self.source.label(index) for index in indices}
+        held_out: list[int] = []
         if not self.source.indices("val"):
             indices, held_out = stratified_holdout(labels, self.val_fraction, self.seed)
             if split == "val":
                 return held_out
         labels = {index: labels[index] for index in indices}
         if self.images_per_class is not None:
-            return number_of_each(labels, self.images_per_class, self.seed, self.classes)
-        return fraction_of_each(labels, self.train_fraction, self.seed)
+            chosen = number_of_each(labels, self.images_per_class, self.seed, self.classes)
+        else:
+            chosen = fraction_of_each(labels, self.train_fraction, self.seed)
+        self._say_what_is_not_trained_on(len(chosen), len(held_out), len(indices) - len(chosen))
+        return chosen
+
+    def _say_what_is_not_trained_on(self, used: int, held_out: int, left_out: int) -> None:
+        reasons = []
+        if held_out:
+            reasons.append(f"{held_out} are set aside for validation (val_fraction {self.val_fraction:g})")
+        if left_out:
+            number, share = self.images_per_class, self.train_fraction
+            option = f"train_fraction {share:g}" if number is None else f"images_per_class {number}"
+            reasons.append(f"{left_out} are left out ({option})")
+        if reasons:
+            rank_zero_info(f"training on {used} of {used + held_out + left_out} images: {', '.join(reasons)}")
 
     def _unannotated(self, indices: list[int]) -> frozenset[int]:
         kept = drawn_subset(indices, self.source.indices("train"), self.annotated_fraction, self.seed)
         return frozenset(indices) - frozenset(kept)
 
     def _readable(self, indices: list[int]) -> list[int]:
-        """With ``on_bad_image: skip``, reads all files once and leaves out those that cannot be read."""
+        """Leaves out images that cannot be read, if `on_bad_image` is "skip"; reads each file once."""
         if self.on_bad_image == "error":
             return indices
         unseen = [index for index in indices if index not in self._checked]
@@ -332,27 +328,25 @@ class PriorDataModule(L.LightningDataModule):
             raise PriorError(f"the {split} split of {type(self.source).__name__} is empty{skipped}: {cures[split]}")
         return dataset
 
-    def _loader(
-        self, dataset: PriorDataset, sampler: EpochSampler | None = None, drop_last: bool = False
-    ) -> DataLoader[PriorSample]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            # a generator of its own, so that starting a loader takes nothing from the network's random numbers
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+    def _evaluation_loader(self, split: Split) -> DataLoader[PriorSample]:
+        return DataLoader(self._dataset(split), batch_size=self.batch_size, **self._loader_options())
+
+    def _loader_options(self) -> dict[str, Any]:
+        """Returns the options that the loaders of all splits share."""
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            # without its own generator a loader would draw from the one that the network uses
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
 
 
 def hide_priors(sample: PriorSample) -> PriorSample:
-    """The same image as if nobody had annotated it: mask, boxes and keypoints are zero and not valid.
+    """Hides the annotation of an image: mask, boxes and keypoints become zero and not valid.
 
     Args:
-        sample: An image after the transforms; is not changed.
+        sample: An image after the transforms; it is not changed.
 
     Returns:
         A copy with the same keys.
@@ -370,5 +364,5 @@ def hide_priors(sample: PriorSample) -> PriorSample:
 
 
 def _mixed(seed: int, epoch: int, index: int) -> int:
-    """One number out of three, without the coincidences of a sum."""
+    """Makes one seed of three numbers; their sum would be the same for many pairs of epoch and image."""
     return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,4 +1,4 @@
-"""Which images are set aside, used and annotated; every draw depends on the seed and on the images' labels alone."""
+"""Draws of images for validation, training subsets and annotation, which depend on the seed and the labels alone."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,17 @@ from lightning_priors.errors import PriorError
 
 
 def stratified_holdout(labels: Mapping[int, int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Sets a share of each class aside.
+    """Sets a fraction of each class aside.
 
-    A class with two or more images gives at least one and keeps at least one, unless the share is 0 or 1.
+    Unless the fraction is 0 or 1, a class with two or more images has at least one set aside and keeps at least one.
 
     Args:
         labels: The label of each index.
-        fraction: The share, in [0, 1].
-        seed: Of the draw.
+        fraction: The fraction that is set aside, in [0, 1].
+        seed: Seed of the draw.
 
     Returns:
-        What stays and what is set aside, each in the order of `labels`.
+        The indices that stay and those that are set aside, each in the order of `labels`.
 
     >>> stratified_holdout({0: 0, 1: 0, 2: 1, 3: 1}, 0.5, seed=0)
     ([1, 3], [0, 2])
@@ -31,12 +31,14 @@ def stratified_holdout(labels: Mapping[int, int], fraction: float, seed: int) ->
 
 
 def fraction_of_each(labels: Mapping[int, int], fraction: float, seed: int) -> list[int]:
-    """A share of each class, at least one image.
+    """Chooses a fraction of each class, at least one image.
+
+    A larger fraction chooses all images that a smaller one chooses.
 
     Args:
         labels: The label of each index.
-        fraction: The share, in (0, 1]. Of two shares the smaller one's images are a part of the larger one's.
-        seed: Of the draw.
+        fraction: The fraction, in (0, 1].
+        seed: Seed of the draw.
 
     Returns:
         The chosen indices in the order of `labels`.
@@ -51,13 +53,14 @@ def fraction_of_each(labels: Mapping[int, int], fraction: float, seed: int) -> l
 
 
 def number_of_each(labels: Mapping[int, int], number: int, seed: int, classes: Sequence[str]) -> list[int]:
-    """A number of images of each class.
+    """Chooses a number of images of each class.
+
+    A larger number chooses all images that a smaller one chooses. `fraction_of_each` chooses in the same order.
 
     Args:
         labels: The label of each index.
-        number: How many. Of two numbers the smaller one's images are a part of the larger one's, and both agree with
-            `fraction_of_each`.
-        seed: Of the draw.
+        number: Number of images of each class.
+        seed: Seed of the draw.
         classes: The names of the classes, for the message.
 
     Returns:
@@ -80,13 +83,15 @@ def number_of_each(labels: Mapping[int, int], number: int, seed: int, classes: S
 
 
 def drawn_subset(indices: Sequence[int], population: Sequence[int], fraction: float, seed: int) -> list[int]:
-    """A share of some images, whatever their class.
+    """Chooses a fraction of some images, whatever their class.
+
+    A larger fraction chooses all images that a smaller one chooses.
 
     Args:
         indices: The images to choose from.
-        population: All images that could be asked for; it fixes the order of the draw.
-        fraction: The share, in [0, 1]. Of two shares the smaller one's images are a part of the larger one's.
-        seed: Of the draw.
+        population: All images of the split. It fixes the order of the draw, so that subsets of the split agree.
+        fraction: The fraction, in [0, 1].
+        seed: Seed of the draw.
 
     Returns:
         The chosen indices in the order of `indices`.
@@ -102,14 +107,14 @@ def drawn_subset(indices: Sequence[int], population: Sequence[int], fraction: fl
 
 
 def _share(count: int, fraction: float) -> int:
-    """How many of `count` images are set aside."""
+    """Returns how many of `count` images are set aside."""
     if count < 2 or fraction in (0, 1):
         return count if fraction == 1 else 0
     return min(max(1, round(fraction * count)), count - 1)
 
 
 def _shuffled_classes(labels: Mapping[int, int], purpose: str, seed: int) -> dict[int, list[int]]:
-    """The indices of each class in the order in which they are drawn."""
+    """Returns the indices of each class in the order in which they are drawn."""
     members: dict[int, list[int]] = {}
     for index, label in labels.items():
         members.setdefault(label, []).append(index)
@@ -120,5 +125,5 @@ def _shuffled_classes(labels: Mapping[int, int], purpose: str, seed: int) -> dic
 
 
 def _stream(purpose: str, seed: int) -> list[int]:
-    """Seeds that differ between purposes, so that one draw tells nothing about another."""
+    """Returns a seed that differs between purposes, so that their draws are independent."""
     return [zlib.crc32(purpose.encode()), seed]

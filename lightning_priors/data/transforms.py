@@ -1,6 +1,6 @@
-"""From what a source gives to what a network takes: image, mask, boxes and keypoints move together.
+"""The transforms from an image of a source to the input of a network; its mask, boxes and keypoints move with it.
 
-Coordinates are continuous: the picture reaches from 0 to W, and the centre of its first pixel is at 0.5.
+Coordinates are continuous: the image reaches from 0 to W, and the centre of its first pixel is at 0.5.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,28 +19,29 @@ from lightning_priors.errors import PriorError, nearest
 Augmentation = Literal["none", "flip", "crop", "color"]
 AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
 
-MIN_BOX_SIDE = 1.0  # pixels of the output; what is thinner is no longer to be seen
-BORDER = 1e-3  # pixels; a keypoint that torchvision clamped to the border ends up there but for rounding
+MIN_BOX_SIDE = 1.0  # pixels of the output; a thinner box is not valid
+BORDER = 1e-3  # pixels; torchvision clamps keypoints outside the image to its border, up to rounding
 
 
 class PriorTransform:
-    """Brings one image with its priors to the size and the scale that networks expect.
+    """Resizes, augments and normalises one image together with its mask, boxes and keypoints.
 
-    The geometry acts on all of them with the same draw; colour and normalisation act on the image only. The mask is
-    interpolated bilinearly, so soft masks stay soft. A mask, box or keypoint that a crop has left outside becomes
-    zero and not valid. A mirrored left wing is a right wing: the names tell which parts change places.
+    Resizing, cropping and mirroring treat all of them alike; colour and normalisation act on the image only. The mask
+    is interpolated bilinearly, so that soft masks stay soft. A mask, box or keypoint that lies outside of the crop
+    becomes zero and not valid. Mirroring makes a left wing a right wing: parts whose names differ in "left" and
+    "right" are exchanged.
 
-    All chance comes from torch's global generator.
+    All random numbers come from torch's global generator.
 
     Args:
-        image_size: Side S of the square output, in pixels. Nothing is cut off but by "crop".
+        image_size: Side S of the square output, in pixels. Only cropping cuts anything off.
         augmentation: "none"; "flip" mirrors half of the images; "crop" also cuts out 50 to 100 % of the area, with
             an aspect ratio between 3/4 and 4/3; "color" also changes brightness, contrast and saturation.
-        part_names: Names of the K part boxes, for those that change places in the mirror; may be empty.
-        keypoint_names: Names of the P keypoints, likewise.
+        part_names: Names of the K part boxes; may be empty.
+        keypoint_names: Names of the P keypoints; may be empty.
 
     Raises:
-        PriorError: If there is no such augmentation.
+        PriorError: If the augmentation is unknown.
 
     Example:
         >>> mask = tv_tensors.Image(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
@@ -75,11 +76,11 @@ class PriorTransform:
         """Transforms one image.
 
         Args:
-            raw: The image as its source has it.
-            index: Its row in the source, which is handed on.
+            raw: The image as its source gives it.
+            index: The index of the image in its source.
 
         Returns:
-            Dense tensors with the keys of `raw` and ``index``.
+            The keys of `raw` and ``index`` as dense tensors; for shapes see `lightning_priors.batch.PriorSample`.
         """
         moved = self.resize(_spatial(raw))
         flip = self.flips and bool(torch.rand(()) < 0.5)
@@ -113,13 +114,13 @@ class PriorTransform:
 
 
 def mirrored(names: Sequence[str]) -> list[int] | None:
-    """Where each part goes in the mirror.
+    """Finds the order of parts in a mirrored image.
 
     Args:
         names: Names of parts, such as "left eye".
 
     Returns:
-        For each part the position of the one that it takes the place of, or None when all stay.
+        For each part the position of its mirror image among the names, or None when no part has another one.
 
     >>> mirrored(["beak", "left eye", "right eye"])
     [0, 2, 1]
@@ -136,11 +137,10 @@ def _other_side(name: str) -> str:
 
 
 def _spatial(raw: Mapping[str, Any]) -> dict[str, tv_tensors.TVTensor]:
-    """The entries that have a place in the picture, as torchvision moves them."""
+    """Returns the entries that have a place in the image, in the types that torchvision transforms."""
     entries = {key: raw[key] for key in ("image", "mask", "part_boxes") if key in raw}
     if "keypoints" in raw:
-        # As boxes without extent: torchvision mirrors tv_tensors.KeyPoints to W - 1 - x, a pixel off in our
-        # coordinates, and does not know them before 0.23.
+        # as boxes of size zero: torchvision mirrors tv_tensors.KeyPoints to W - 1 - x instead of W - x
         corner = raw["keypoints"].as_subclass(Tensor).float()
         canvas_size = tuple(raw["image"].shape[-2:])
         entries["keypoints"] = tv_tensors.BoundingBoxes(
@@ -150,14 +150,14 @@ def _spatial(raw: Mapping[str, Any]) -> dict[str, tv_tensors.TVTensor]:
 
 
 def _finish_mask(mask: tv_tensors.Image, valid: bool) -> tuple[Tensor, Tensor]:
-    """The mask (S, S), and whether there is one and some of it is left."""
+    """Returns the mask (S, S) and whether it is valid: annotated, and not all of it cropped away."""
     mask = mask.as_subclass(Tensor)[0].clamp(0, 1).contiguous()
     seen = mask.amax() > 0
     return (mask if valid else torch.zeros_like(mask)), seen & valid
 
 
 def _finish_boxes(boxes: tv_tensors.BoundingBoxes, valid: Tensor, order: list[int] | None) -> tuple[Tensor, Tensor]:
-    """The boxes (K, 4) inside the picture, and which are there and not empty (K,)."""
+    """Clips the boxes (K, 4) to the image; returns them and which are valid (K,): annotated and not too thin."""
     boxes = F.clamp_bounding_boxes(boxes).as_subclass(Tensor).float()
     if order is not None:
         boxes, valid = boxes[order], valid[order]
@@ -169,7 +169,7 @@ def _finish_boxes(boxes: tv_tensors.BoundingBoxes, valid: Tensor, order: list[in
 def _finish_keypoints(
     points: tv_tensors.BoundingBoxes, valid: Tensor, order: list[int] | None
 ) -> tuple[Tensor, Tensor]:
-    """The keypoints (P, 2), and which are there and inside the picture (P,)."""
+    """Returns the keypoints (P, 2) and which are valid (P,): annotated and inside the image."""
     size = torch.tensor(points.canvas_size[::-1])
     points = points.as_subclass(Tensor)[:, :2]
     if order is not None:

@@ -1,14 +1,34 @@
-"""Exchanging the backgrounds of feature maps, so that what surrounds a target says nothing about it."""
+"""Exchanging the backgrounds of pictures or of feature maps, so that what surrounds a target says nothing about it.
+
+After Xiao et al. 2021, "Noise or Signal: The Role of Image Backgrounds in Object Recognition" (MIXED-RAND).
+"""
 
 import torch
 from torch import Tensor
 
 
+def before_background(foreground: Tensor, target: Tensor, background: Tensor) -> Tensor:
+    """Puts targets before other backgrounds.
+
+    Args:
+        foreground: (B, C, h, w) pictures or feature maps.
+        target: (B, h, w) in [0, 1], how much of each pixel or cell is target.
+        background: (B, C, h, w).
+
+    Returns:
+        (B, C, h, w) of the type of the foreground.
+
+    >>> before_background(torch.ones(1, 1, 1, 2), torch.tensor([[[1.0, 0.25]]]), torch.zeros(1, 1, 1, 2))
+    tensor([[[[1.0000, 0.2500]]]])
+    """
+    inside = target.unsqueeze(1).to(foreground)
+    return inside * foreground + (1 - inside) * background
+
+
 def exchange_cells(features: Tensor, target: Tensor, order: Tensor) -> Tensor:
     """Puts the targets of feature maps among the background cells of other maps.
 
-    What Xiao et al. 2021, "Noise or Signal: The Role of Image Backgrounds in Object Recognition" (MIXED-RAND), do with
-    pictures. Where the other map has its own target, its mean background stands instead.
+    Where the other map has its own target, its mean background stands instead.
 
     Args:
         features: (B, C, h, w).
@@ -26,17 +46,16 @@ def exchange_cells(features: Tensor, target: Tensor, order: Tensor) -> Tensor:
     <BLANKLINE>
             [[[2., 2., 9.]]]])
     """
-    inside = target.unsqueeze(1).to(features)
-    outside = 1 - inside
+    outside = 1 - target.unsqueeze(1).to(features)
     mean = (outside * features).sum((2, 3), keepdim=True) / outside.sum((2, 3), keepdim=True).clamp(min=1e-3)
-    background = outside * features + inside * mean
-    exchanged = inside * features + outside * background[order]
+    background = before_background(mean, target, features)
+    exchanged = before_background(features, target, background[order])
     stays = order == torch.arange(len(order), device=order.device)
     return torch.where(stays[:, None, None, None], features, exchanged)
 
 
 def shuffle_among(valid: Tensor) -> Tensor:
-    """A random order of some of the images; the others keep their places.
+    """Draws a random order of some of the images; the others keep their places.
 
     Args:
         valid: (B,) bool, the images to shuffle.

@@ -10,17 +10,13 @@ annotated images by `masked_mean`. Maps that hold no evidence give a constant wi
 """
 
 import math
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_priors.functional.precision import at_least_float32
-
-GuidanceLoss = Literal["energy", "energy_both_signs", "l1", "ppce", "rrr"]
-AttentionLoss = Literal["bce", "l1", "energy", "ppce", "kl"]
 
 PPCE_FLOOR = 1e-3
 """Added to the normalised map in `ppce_loss`: a cell without evidence costs 6.9 and its gradient is at most 1000."""
@@ -221,68 +217,26 @@ def attention_kl_loss(logits: Tensor, prior: Tensor) -> Tensor:
     return (torch.xlogy(target, target) - target * attention).sum(1)
 
 
-_GUIDANCE: dict[GuidanceLoss, Callable[[Tensor, Tensor], Tensor]] = {
+GUIDANCE_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "energy": energy_loss,
     "energy_both_signs": energy_both_signs_loss,
     "l1": l1_loss,
     "ppce": ppce_loss,
     "rrr": rrr_loss,
 }
-_ATTENTION: dict[AttentionLoss, Callable[[Tensor, Tensor], Tensor]] = {
+"""By name; each takes a saliency map (B, h, w) and a prior (B, h, w) and gives (B,)."""
+ATTENTION_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce": attention_bce_loss,
     "l1": attention_l1_loss,
     "energy": attention_energy_loss,
     "ppce": attention_ppce_loss,
     "kl": attention_kl_loss,
 }
-
-
-def guidance_loss(name: GuidanceLoss, saliency: Tensor, prior: Tensor) -> Tensor:
-    """The guidance loss of a name.
-
-    Args:
-        name: ``energy``, ``energy_both_signs``, ``l1``, ``ppce`` or ``rrr``.
-        saliency: (B, h, w), positive where the picture speaks for the label.
-        prior: (B, h, w) in [0, 1].
-
-    Returns:
-        (B,).
-
-    Raises:
-        ValueError: If there is no such loss.
-
-    >>> guidance_loss("energy", torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]]))
-    tensor([0.2500])
-    """
-    if name not in _GUIDANCE:
-        raise ValueError(f"no guidance loss {name!r}; there are {', '.join(get_args(GuidanceLoss))}")
-    return _GUIDANCE[name](saliency, prior)
-
-
-def attention_loss(name: AttentionLoss, logits: Tensor, prior: Tensor) -> Tensor:
-    """The attention loss of a name.
-
-    Args:
-        name: ``bce``, ``l1``, ``energy``, ``ppce`` or ``kl``.
-        logits: (B, h, w) of the attention map.
-        prior: (B, h, w) in [0, 1].
-
-    Returns:
-        (B,).
-
-    Raises:
-        ValueError: If there is no such loss.
-
-    >>> attention_loss("l1", torch.zeros(1, 2, 2), torch.ones(1, 2, 2))
-    tensor([0.5000])
-    """
-    if name not in _ATTENTION:
-        raise ValueError(f"no attention loss {name!r}; there are {', '.join(get_args(AttentionLoss))}")
-    return _ATTENTION[name](logits, prior)
+"""By name; each takes the logits of an attention (B, h, w) and a prior (B, h, w) and gives (B,)."""
 
 
 def masked_mean(loss: Tensor, valid: Tensor) -> Tensor:
-    """The mean over the annotated images; the others change neither it nor its gradient.
+    """Computes the mean over the annotated images; the others change neither it nor its gradient.
 
     Args:
         loss: (B,), which may be anything, also NaN, where not valid.

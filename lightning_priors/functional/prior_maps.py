@@ -180,8 +180,8 @@ def prior_map(
 
     Args:
         batch: A `PriorBatch`, or any mapping with its keys ``mask`` and ``mask_valid``, ``part_boxes`` and
-            ``part_valid``, or ``keypoints`` and ``keypoint_valid``; the last two pairs need ``image`` (B, 3, H, W),
-            for its size.
+            ``part_valid``, or ``keypoints`` and ``keypoint_valid``; where a ``*_valid`` is absent all are valid. The
+            last two pairs need ``image`` (B, 3, H, W), for its size.
         size: Height h and width w of the map.
         prefer: The kind of annotation to use.
         dilation: Enlargement of boxes and masks, as a fraction of the target's width and height.
@@ -205,18 +205,26 @@ def prior_map(
         raise ValueError(f"dilation is a fraction of the target's sides, 0 or more, not {dilation}")
     kind = next((kind for kind in (prefer, *KINDS) if kind in batch), None)
     if kind == "mask":
-        prior, valid = _mask_prior(batch["mask"], size, dilation), batch["mask_valid"]
+        prior = _mask_prior(batch["mask"], size, dilation)
+        valid = batch.get("mask_valid", torch.ones_like(prior[:, 0, 0], dtype=torch.bool))
     elif kind == "part_boxes":
-        image_size, each = batch["image"].shape[2:], batch["part_valid"]
-        prior, valid = boxes_to_grid(batch["part_boxes"], each, image_size, size, dilation), each.any(1)
+        boxes = batch["part_boxes"]
+        image_size, each = batch["image"].shape[2:], batch.get("part_valid", _all_true(boxes))
+        prior, valid = boxes_to_grid(boxes, each, image_size, size, dilation), each.any(1)
     elif kind == "keypoints":
-        image_size, each = batch["image"].shape[2:], batch["keypoint_valid"]
-        prior, valid = keypoints_to_grid(batch["keypoints"], each, image_size, size, sigma), each.any(1)
+        points = batch["keypoints"]
+        image_size, each = batch["image"].shape[2:], batch.get("keypoint_valid", _all_true(points))
+        prior, valid = keypoints_to_grid(points, each, image_size, size, sigma), each.any(1)
     else:
         raise ValueError(f"a prior map needs one of {', '.join(KINDS)}; the batch has {', '.join(sorted(batch))}")
     prior = harden(prior) if hard else prior
     valid = valid & (prior.amax((1, 2)) > 0)
     return torch.where(valid[:, None, None], prior, 0.0), valid
+
+
+def _all_true(values: Tensor) -> Tensor:
+    """(B, K) bool for values (B, K, ...)."""
+    return torch.ones_like(values[..., 0], dtype=torch.bool)
 
 
 def _mask_prior(mask: Tensor, size: Sequence[int], dilation: float) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_priors.functional.mutual_information import adjusted_mutual_information
+from lightning_priors.metrics.mutual_information import adjusted_mutual_information
 
 
 class LabelOverlap(Metric):

@@ -7,41 +7,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_priors.functional.precision import at_least_float32
-from lightning_priors.nn.cells import HIDDEN_CHANNELS, hidden_layers
+from lightning_priors.nn.map_layers import HIDDEN_CHANNELS, hidden_layers
 
 
-def attend(features: Tensor, attention_logits: Tensor, residual: bool = True) -> Tensor:
-    """Weights the cells of a feature map by attention M, the sigmoid of its logits.
+def attention_factor(attention_logits: Tensor, residual: bool = True) -> Tensor:
+    """Computes what the cells of a feature map g are multiplied by, from the attention M, the sigmoid of its logits.
 
-    With `residual` the features become ``(1 + M) * g``, the attention mechanism of Fukui et al. 2019, "Attention Branch
-    Network": M = 0 leaves them as they are, so nothing is lost, but a cell without attention still counts half as much
-    as one with full attention. Without it they become ``M / mean(M) * g``: the mean over the cells turns into the mean
-    over what is attended to, so that a cell with M = 0 is shut out whatever it holds. The division keeps the scale of
-    the logits the same for a small target as for a large one, and makes every constant M the plain network; plain
-    ``M * g`` would make the network as sure as the target is large.
+    With `residual` it is ``1 + M``, the attention mechanism of Fukui et al. 2019, "Attention Branch Network": M = 0
+    leaves the features as they are, so nothing is lost, but a cell without attention still counts half as much as one
+    with full attention. Without it, it is ``M / mean(M)``: the mean over the cells turns into the mean over what is
+    attended to, so that a cell with M = 0 is shut out whatever it holds. The division keeps the scale of the logits
+    the same for a small target as for a large one, and makes every constant M the plain network; plain ``M`` would
+    make the network as sure as the target is large.
 
     Args:
-        features: (B, C, h, w).
         attention_logits: (B, h, w).
         residual: Which of the two.
 
     Returns:
-        (B, C, h, w).
+        (B, h, w).
 
-    >>> features, logits = torch.ones(1, 1, 1, 2), torch.tensor([[[0.0, -1e4]]])
-    >>> attend(features, logits), attend(features, logits, residual=False)
-    (tensor([[[[1.5000, 1.0000]]]]), tensor([[[[2., 0.]]]]))
+    >>> logits = torch.tensor([[[0.0, -1e4]]])
+    >>> attention_factor(logits), attention_factor(logits, residual=False)
+    (tensor([[[1.5000, 1.0000]]]), tensor([[[2., 0.]]]))
     """
     logits = at_least_float32(attention_logits)
     if residual:
-        return features * (1 + logits.sigmoid()).unsqueeze(1)
+        return 1 + logits.sigmoid()
     # softmax of the logarithms: M / sum(M) that stays finite when every M vanishes
     shares = F.logsigmoid(logits).flatten(1).softmax(1).view_as(logits)
-    return features * (shares * shares[0].numel()).unsqueeze(1)
+    return shares * shares[0].numel()
 
 
 def log_received_attention(queries: Tensor, keys: Tensor) -> Tensor:
-    """The logarithm of the attention that each token receives, averaged over heads and queries.
+    """Computes the logarithm of the attention that each token receives, averaged over heads and queries.
 
     From the logarithms of the softmax, so that a token with hardly any attention keeps its digits and its gradient.
 
@@ -63,7 +62,7 @@ def log_received_attention(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def logits_against_uniform(log_attention: Tensor) -> Tensor:
-    """Logits of an attention that is a distribution over cells: how much more a cell gets than its even share.
+    """Turns an attention that is a distribution over cells into logits: how much more a cell gets than its even share.
 
     For a distribution A over n cells the logits are log(n A). Their softmax is A. Their sigmoid nA / (1 + nA) is a map
     with a value of its own in each cell: 1/2 where a cell gets its even share, 0 and 1 at the extremes. So the one map

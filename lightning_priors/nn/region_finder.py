@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lightning_priors.functional.precision import at_least_float32
-from lightning_priors.nn.cells import HIDDEN_CHANNELS, hidden_layers
+from lightning_priors.nn.map_layers import HIDDEN_CHANNELS, hidden_layers
 
 
 class RegionFinder(nn.Module):
@@ -11,7 +11,7 @@ class RegionFinder(nn.Module):
 
     A segmentation head (Long, Shelhamer and Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation") at
     the resolution of the map: each cell says how much of it is covered. For parts whose boxes are known, see
-    `lightning_priors.functional.parts.covered_boxes`.
+    `lightning_priors.techniques.global_local.parts.covered_boxes`.
 
     Args:
         num_features: Channels C of the feature map; one with cells finer than the regions serves best.

@@ -1,4 +1,4 @@
-"""Files of weights: reading them, finding a network's entries in them, saying what became of them."""
+"""Weights files: reading them, finding a network's entries in them, and when a network takes its initial weights."""
 
 import os
 import pickle
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_priors.errors import PriorError, nearest
 
 
 class WeightsReport(NamedTuple):
-    """What became of a weights file."""
+    """Says what became of a weights file."""
 
     source: str
     """Where the weights came from."""
@@ -33,8 +33,74 @@ class WeightsReport(NamedTuple):
         )
 
 
+class StartsFromWeights(nn.Module):
+    """A network whose initial weights are read just before they are first used, unless others are loaded until then.
+
+    Reading waits, so that a network whose weights come from a checkpoint never needs the file that it once started
+    from. The first forward pass and ``state_dict`` call `read_initial_weights`, so nobody sees random weights in place
+    of those that were asked for. ``load_state_dict`` cancels it: what a user has loaded is not overwritten.
+
+    A subclass writes `load` and calls `read_initial_weights` at the beginning of its forward pass.
+
+    >>> class Net(StartsFromWeights):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.scale = nn.Parameter(torch.zeros(()))
+    ...
+    ...     def load(self, weights):
+    ...         self.scale.data.fill_(float(weights))
+    >>> net = Net()
+    >>> net.start_from("3")
+    >>> net.state_dict()["scale"]
+    tensor(3.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = "none"
+        """What the network starts from: ``none``, ``imagenet`` or a path."""
+        self._waits = False
+
+    def start_from(self, weights: str) -> None:
+        """Chooses the initial weights; they are read when they are needed.
+
+        Args:
+            weights: ``none``, ``imagenet`` or a path.
+        """
+        self.weights, self._waits = weights, weights != "none"
+
+    def read_initial_weights(self) -> bool:
+        """Reads the initial weights, unless that has been done, or others were loaded.
+
+        Returns:
+            Whether they were read now.
+        """
+        waits, self._waits = self._waits, False
+        if waits:
+            self.load(self.weights)
+        return waits
+
+    def load(self, weights: str) -> object:
+        """Replaces the weights; what is given back says what became of them."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
+        """What torch calls for each module of a state dict that is loaded."""
+        given = [prefix + name in state_dict for name, _ in self.named_parameters()]
+        if all(given):
+            self._waits = False
+        elif any(given):  # the rest is what it would have been
+            self.read_initial_weights()
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """What torch calls for each module whose state is asked for."""
+        self.read_initial_weights()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+
 def read_state(path: str) -> Mapping[str, Tensor]:
-    """The tensors of a weights file.
+    """Reads the tensors of a weights file.
 
     Args:
         path: A checkpoint of this library, a torch file or a safetensors file.
@@ -69,7 +135,7 @@ def read_state(path: str) -> Mapping[str, Tensor]:
 
 
 def common_prefix(own: Iterable[str], state: Iterable[str]) -> str:
-    """The prefix under which a file keeps most of a network's entries.
+    """Finds the prefix under which a file keeps most of a network's entries.
 
     Args:
         own: Names of the network's entries.

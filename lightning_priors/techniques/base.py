@@ -1,58 +1,37 @@
 """What all techniques share: one training step to write, and the same evaluation on the image alone."""
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, cast
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import FrameType
+from typing import Any, ClassVar, Self, cast
 
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.parsing import collect_init_args
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
-from lightning_priors.batch import PriorBatch, require
+from lightning_priors.batch import PriorBatch, checked, require
+from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.prior_maps import prior_map
 from lightning_priors.metrics import CAMIoU, EnergyPointingGame, PointingGame, WorstGroupAccuracy
-from lightning_priors.nn import Backbone
+from lightning_priors.nn import Backbone, StartsFromWeights
+from lightning_priors.priors import Prior, PriorStep, describe
+from lightning_priors.techniques.optimisation import PLAIN, Groups, Tuning, build_optimizer, build_schedule, grouped
 
+__all__ = ["PriorModule", "PriorStep"]
 
-class PriorStep(NamedTuple):
-    """What a technique's training step gives back; the base logs it."""
-
-    loss: Tensor
-    """() what is minimised."""
-    logits: Tensor
-    """(B, K) of the primary task."""
-    terms: dict[str, Tensor]
-    """Scalars that the loss is made of, logged as ``train/loss_<name>``."""
-
-
-def warmup_cosine(step: int, warmup_steps: float, total_steps: float) -> float:
-    """The factor on the learning rate: a linear rise, then half a cosine to zero (Loshchilov and Hutter 2017, eq. 5).
-
-    Args:
-        step: Optimiser steps done so far.
-        warmup_steps: Length of the rise.
-        total_steps: Length of the whole training; infinite keeps the rate after the rise.
-
-    Returns:
-        A factor in [0, 1].
-
-    >>> [round(warmup_cosine(step, 2, 6), 2) for step in range(7)]
-    [0.5, 1.0, 1.0, 0.85, 0.5, 0.15, 0.0]
-    """
-    if step < warmup_steps:
-        return (step + 1) / math.ceil(warmup_steps)
-    if math.isinf(total_steps) or total_steps <= warmup_steps:
-        return 1.0
-    return (1 + math.cos(math.pi * min(1.0, (step - warmup_steps) / (total_steps - warmup_steps)))) / 2
+NOT_SAVED = ("optimizer", "scheduler", "extra_metrics")
+"""Options that no checkpoint holds: they are objects or functions, and a trained model needs none of them."""
 
 
 class PriorModule(L.LightningModule, ABC):
@@ -63,13 +42,14 @@ class PriorModule(L.LightningModule, ABC):
 
     Args:
         num_classes: Number of classes K of the primary task.
-        weights: What the backbones start from: ``none``, ``imagenet`` or a path; read when a training begins that no
-            checkpoint brings weights to, so that a trained model never needs the file again.
         lr: Learning rate of the default optimiser, AdamW.
         weight_decay: Weight decay of the default optimiser, on weights only, not on biases and normalisation.
         warmup_epochs: Length of the linear warm-up of the default schedule, in epochs; a cosine to zero follows.
         optimizer: Replaces the default optimiser, and then has its own learning rate and weight decay.
         scheduler: Replaces the default schedule; stepped once an epoch.
+        tuning: How pretrained weights are tuned.
+        extra_metrics: Further metrics by name, logged as ``val/<name>`` and ``test/<name>``. Their ``update`` takes
+            some of ``preds``, the logits (B, K), ``target``, the labels (B,), and ``group`` (B,).
     """
 
     requires: ClassVar[Sequence[Sequence[str]]] = ()
@@ -77,21 +57,29 @@ class PriorModule(L.LightningModule, ABC):
 
     def __init__(
         self,
-        num_classes: int,
-        weights: str,
-        lr: float,
-        weight_decay: float,
-        warmup_epochs: float,
-        optimizer: OptimizerCallable | None,
-        scheduler: LRSchedulerCallable | None,
+        *,
+        num_classes: int = 2,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup_epochs: float = 0.0,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        tuning: Tuning | Mapping[str, Any] = PLAIN,
+        extra_metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
-        self.weights, self.lr, self.weight_decay, self.warmup_epochs = weights, lr, weight_decay, warmup_epochs
-        self.optimizer, self.scheduler = optimizer, scheduler
+        for name, given in (("optimizer", optimizer), ("scheduler", scheduler)):
+            if given is not None and not callable(given):
+                raise PriorError(f"{name} is a function that makes one, such as a class, not a {type(given).__name__}")
+        self.lr, self.weight_decay, self.warmup_epochs = lr, weight_decay, warmup_epochs
+        self.optimizer, self.scheduler, self.tuning = optimizer, scheduler, Tuning.of(tuning)
+        self._images_seen = 0
         self.epochs_done = math.inf  # with fraction, once training has begun; schedules of a technique follow it
-        self._has_weights = False
-        self.metrics = nn.ModuleDict({stage: _class_metrics(num_classes, stage) for stage in ("val", "test")})
+        further = extra_metrics or {}
+        self.metrics = nn.ModuleDict({stage: _class_metrics(num_classes, stage, further) for stage in ("val", "test")})
         self.spatial_metrics = nn.ModuleDict({stage: _spatial_metrics(stage) for stage in ("val", "test")})
+
+    # ---- what a technique writes
 
     @abstractmethod
     def step(self, batch: PriorBatch) -> PriorStep:
@@ -108,67 +96,133 @@ class PriorModule(L.LightningModule, ABC):
             Logits (B, K) and class activation maps (B, K, h, w).
         """
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Classifies images (B, 3, H, W) to logits (B, K)."""
-        return self.explain(image)[0]
+    # ---- what it may write besides
 
-    def load_initial_weights(self) -> None:
-        """Loads what the networks start from; called once, and not when a checkpoint has brought the weights."""
-        if self.weights != "none":
-            for module in self.modules():
-                if isinstance(module, Backbone):
-                    rank_zero_info(str(module.load(self.weights)))
+    def trained_network(self) -> nn.Module:
+        """Gives the module whose parameters the optimiser trains; all of this one by default."""
+        return self
 
-    def on_fit_start(self) -> None:
-        """Sees to the initial weights; by now a checkpoint given to the Trainer has been read."""
-        if not self._has_weights:
-            self.load_initial_weights()
-            self._has_weights = True
+    def priors_in_use(self) -> Iterable[Prior]:
+        """Gives the priors that act on the networks of this module; none by default."""
+        return ()
 
-    # evaluating a module that was never trained needs its initial weights too
-    on_validation_start = on_test_start = on_predict_start = on_fit_start
-
-    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Remembers that the weights come from a checkpoint."""
-        self._has_weights = True
-
-    def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
-        """Runs `step` and logs its loss, terms and accuracy as means over the epoch."""
-        require(batch, self.requires, by=type(self).__name__)
-        self.epochs_done = self.current_epoch + batch_idx / self.trainer.num_training_batches
-        step = self.step(batch)
-        self.log_step(step, batch["label"])
-        return step.loss
-
-    def log_step(self, step: PriorStep, label: Tensor, share: float = 1.0, images: int | None = None) -> None:
-        """Logs the loss, the terms and the accuracy of a training step as means over the epoch.
-
-        Args:
-            step: What the step gave back.
-            label: (B,) of the images that it classified.
-            share: A factor that loss and terms contain and that the accuracy gets too.
-            images: What the batch counts as in the mean; B if not given.
-        """
-        accuracy = share * (step.logits.detach().argmax(1) == label).float().mean()
-        logged = {"train/loss": step.loss.detach(), "train/acc": accuracy}
-        logged |= {f"train/loss_{name}": value.detach() for name, value in step.terms.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=images or len(label), sync_dist=True)
-
-    def validation_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
-        """Evaluates on the image alone; gives the logits (B, K) to the callbacks."""
-        return self.evaluate(batch, "val")
-
-    def test_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
-        """Evaluates on the image alone; gives the logits (B, K) to the callbacks."""
-        return self.evaluate(batch, "test")
-
-    def predict_step(self, batch: PriorBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Gives the row in the source ``index`` (B,) and the class ``probabilities`` (B, K)."""
-        return {"index": batch["index"], "probabilities": self(batch["image"]).softmax(1)}
+    def learning_rate_factors(self) -> Iterable[tuple[float, Iterable[nn.Parameter]]]:
+        """Gives parameters that learn at another rate, with the factor on it; none by default."""
+        return ()
 
     def evaluate(self, batch: PriorBatch, stage: str) -> Tensor:
         """Classifies the images of a batch and logs how well; a technique with more to report adds it here."""
         return self.log_evaluation(batch, stage, *self.explain(batch["image"]))
+
+    # ---- what the base does
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Classifies images (B, 3, H, W) to logits (B, K)."""
+        return self.explain(image)[0]
+
+    def save_hyperparameters(  # type: ignore[override]  # Lightning's takes objects too
+        self, *names: str, ignore: str | Sequence[str] = (), frame: FrameType | None = None, logger: bool = True
+    ) -> None:
+        """Keeps the options of the constructor as plain values, so that a checkpoint loads under ``weights_only``.
+
+        Args:
+            names: Those to keep; all if not given.
+            ignore: Those to leave out, besides `NOT_SAVED`.
+            frame: Of the constructor; the caller's if not given.
+            logger: Whether loggers get them.
+        """
+        here = inspect.currentframe()
+        caller = frame or (here.f_back if here is not None else None)
+        assert caller is not None
+        options: dict[str, Any] = {}
+        for arguments in collect_init_args(caller, [], classes=(PriorModule,)):
+            options |= arguments
+        left_out = {*NOT_SAVED, *([ignore] if isinstance(ignore, str) else ignore)}
+        kept = {name: _plain(options[name]) for name in names or options if name not in left_out}
+        super().save_hyperparameters(kept, logger=logger)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # Lightning's arguments
+        """Loads a model as Lightning does, but never calls what a checkpoint names."""
+        chosen: dict[str, Any] = dict.fromkeys(("_instantiator", "_class_path", *NOT_SAVED))
+        given = chosen | {"weights_only": True} | kwargs
+        loaded: Self = super().load_from_checkpoint(checkpoint_path, *args, **given)
+        return loaded
+
+    def tuned_backbones(self) -> list[Backbone]:
+        """Lists the backbones that `tuning` speaks of."""
+        return [module for module in self.trained_network().modules() if isinstance(module, Backbone)]
+
+    def setup(self, stage: str) -> None:
+        """Freezes what is never trained, before a strategy wraps the module."""
+        self.tuning.freeze(self.tuned_backbones())
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Gives the schedule of `tuning`, which is a callback so that other modules can use it."""
+        return self.tuning.callbacks()
+
+    def on_fit_start(self) -> None:
+        """Reads the initial weights, unless others were loaded: by now a checkpoint given to the Trainer has been."""
+        for module in self.modules():
+            if isinstance(module, StartsFromWeights) and module.read_initial_weights():
+                rank_zero_info(str(getattr(module, "weights_report", None) or f"weights from {module.weights}"))
+
+    # evaluating a module that was never trained needs its initial weights too
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def on_train_start(self) -> None:
+        """Freezes the statistics; before, Lightning would warn of layers in evaluation mode."""
+        for backbone in self.tuned_backbones():
+            backbone.freeze_statistics |= self.tuning.keeps_statistics()
+
+    def on_train_epoch_start(self) -> None:
+        """Tells the priors."""
+        for prior in self._active_priors():
+            prior.start_epoch()
+
+    def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
+        """Runs `step` and logs its loss, terms and accuracy as means over the epoch."""
+        self.begin_step(batch, batch_idx)
+        step = self.step(batch)
+        self.log_step(step, batch["label"])
+        return step.loss
+
+    def begin_step(self, batch: PriorBatch, batch_idx: int) -> None:
+        """Checks that the batch has what training needs, and counts the epochs."""
+        complete(batch)
+        name, active = type(self).__name__, self._active_priors()
+        require(batch, self.requires, by=name)
+        for prior in active:
+            require(batch, prior.requires, by=name if len(active) == 1 else f"{type(prior).__name__} in {name}")
+        self.epochs_done = self.current_epoch + batch_idx / self.trainer.num_training_batches
+
+    def log_step(self, step: PriorStep, label: Tensor, images: int | None = None) -> None:
+        """Logs the loss, its terms, the accuracy and whatever else a training step gives, as means over the epoch.
+
+        Args:
+            step: What the step gave back.
+            label: (B,) of the images that it classified.
+            images: What the batch counts as in the mean; B if not given.
+        """
+        logged = {"loss": step.loss.detach(), "acc": (step.logits.detach().argmax(1) == label).float().mean()}
+        logged |= {f"loss_{name}": value.detach() for name, value in step.terms.items()}
+        logged |= {name: value.detach() for name, value in step.logged.items()}
+        named = {f"train/{name}": value for name, value in logged.items()}
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=images or len(label), sync_dist=True)
+        self.log("loss", logged["loss"], prog_bar=True, logger=False)
+
+    def validation_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
+        """Evaluates on the image alone; gives the logits (B, K) to the callbacks."""
+        return self.evaluate(self._numbered(complete(batch), batch_idx), "val")
+
+    def test_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
+        """Evaluates on the image alone; gives the logits (B, K) to the callbacks."""
+        return self.evaluate(self._numbered(complete(batch), batch_idx), "test")
+
+    def predict_step(self, batch: PriorBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Gives the class ``probabilities`` (B, K) and the row in the source, ``index`` (B,)."""
+        self._numbered(complete(batch, needs=("image",)), batch_idx)
+        return {"index": batch["index"], "probabilities": self(batch["image"]).softmax(1)}
 
     def log_evaluation(self, batch: PriorBatch, stage: str, logits: Tensor, cam: Tensor) -> Tensor:
         """Updates and logs the metrics of a stage; priors of the batch serve only to judge the evidence maps.
@@ -186,7 +240,8 @@ class PriorModule(L.LightningModule, ABC):
         classes = cast(MetricCollection, self.metrics[stage])
         classes.update(preds=logits, target=label, group=batch.get("group", label))
         self.log(f"{stage}/loss", F.cross_entropy(logits.float(), label), batch_size=len(label), sync_dist=True)
-        self.log_dict(classes, batch_size=len(label))
+        for name, metric in classes.items():
+            self.log(name, metric, batch_size=len(label), prog_bar=name == "val/acc")
         if "mask" in batch or "part_boxes" in batch:
             prior, valid = prior_map(batch, batch["image"].shape[2:])
             spatial = cast(MetricCollection, self.spatial_metrics[stage])
@@ -194,58 +249,121 @@ class PriorModule(L.LightningModule, ABC):
             self.log_dict(spatial, batch_size=len(label))
         return logits
 
-    def parameter_groups(self) -> list[tuple[float, list[nn.Parameter]]]:
-        """The parameters to optimise in groups, each with its factor on the learning rate."""
-        return [(1.0, list(self.parameters()))]
+    def on_train_epoch_end(self) -> None:
+        """Logs the metrics of the priors' own."""
+        self._log_verdicts("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics of the priors' own."""
+        self._log_verdicts("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics of the priors' own."""
+        self._log_verdicts("test")
+
+    def parameter_groups(self) -> Groups:
+        """Groups the parameters to optimise by the factor on their learning rate."""
+        factors = self.tuning.factors(self.trained_network())
+        of_priors = [group for prior in self.priors_in_use() for group in prior.learning_rate_factors()]
+        for factor, parameters in (*of_priors, *self.learning_rate_factors()):
+            factors |= {parameter: factor * factors[parameter] for parameter in parameters}
+        return grouped(factors)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, or what the user gave; both respect the groups' factors."""
-        groups = self.parameter_groups()
-        if self.optimizer is None:
-            factors = [factor for factor, _ in groups for _ in range(2)]
-            decays = [group for _, parameters in groups for group in _split_decay(parameters, self.weight_decay)]
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(decays, lr=self.lr)
-        else:
-            factors = [factor for factor, _ in groups]
-            optimizer = self.optimizer([{"params": parameters} for _, parameters in groups])
-            rank_zero_info(f"{type(optimizer).__name__} given: it has its own lr and weight_decay, not the module's")
-        for factor, group in zip(factors, optimizer.param_groups, strict=True):
-            group["lr"] *= factor
-        if self.scheduler is not None:
-            scheduler = self.scheduler(optimizer)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
-        warmup, total = self.schedule_lengths()
-        cosine = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        optimizer = build_optimizer(self.parameter_groups(), self.lr, self.weight_decay, self.optimizer)
+        lengths = (0.0, math.inf) if self.scheduler is not None else self.schedule_lengths()
+        scheduler, interval = build_schedule(optimizer, *lengths, self.scheduler)
+        chosen = {"scheduler": scheduler, "interval": interval, "monitor": "val/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": chosen}  # type: ignore[return-value]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as asked for; then the gradients are what the optimiser will use, and priors may look at them."""
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self.tell_priors_of_step(optimizer)
+
+    def tell_priors_of_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Shows the priors the gradients that the optimiser is about to use."""
+        for prior in self._active_priors():
+            prior.before_optimizer_step(optimizer)
 
     def schedule_lengths(self) -> tuple[float, float]:
-        """Optimiser steps of the warm-up, and of the whole training, which may be infinite."""
+        """Counts the optimiser steps of the warm-up, and of the whole training, which may be infinite."""
         total, warmup = self.trainer.estimated_stepping_batches, 0.0
         if self.warmup_epochs:
             self.trainer.fit_loop.setup_data()  # counts the batches: nobody has where steps alone end training
             warmup = self.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         return warmup, total
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the name of the technique."""
+        checkpoint["technique"] = type(self).__name__
 
-def _split_decay(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
-    """Weights with weight decay; biases and normalisation, which have one dimension, without."""
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    def _numbered(self, batch: PriorBatch, batch_idx: int) -> PriorBatch:
+        """Numbers the images of an evaluation in the order of the loader, where the data does not number them."""
+        count = len(batch["image"])
+        first = 0 if batch_idx == 0 else self._images_seen
+        self._images_seen = first + count
+        if "index" not in batch:
+            places = torch.arange(first, first + count, device=batch["image"].device)
+            batch["index"] = places * self.trainer.world_size + self.global_rank
+        return batch
+
+    def _active_priors(self) -> list[Prior]:
+        return [prior for prior in self.priors_in_use() if prior.active]
+
+    def _log_verdicts(self, stage: str) -> None:
+        for prior in self._active_priors():
+            self.log_dict({f"{stage}/{name}": value for name, value in prior.verdict(stage).items()})
 
 
-def _class_metrics(num_classes: int, stage: str) -> MetricCollection:
-    return MetricCollection(
-        {
-            "acc": MulticlassAccuracy(num_classes, average="micro"),
-            "f1_macro": MulticlassF1Score(num_classes, average="macro"),
-            "ece": MulticlassCalibrationError(num_classes),
-            "worst_group_acc": WorstGroupAccuracy(),
-        },
-        prefix=f"{stage}/",
-        compute_groups=False,
-    )
+def complete(batch: PriorBatch, needs: Collection[str] = ("image", "label")) -> PriorBatch:
+    """Checks a batch, and completes it in place, so that callbacks find in it what the technique finds.
+
+    Args:
+        batch: What a loader gave, moved to the device.
+        needs: The keys that have to be there.
+
+    Raises:
+        PriorError: As `checked` does.
+
+    >>> batch = {"image": torch.zeros(1, 3, 8, 8), "label": torch.tensor([0]), "mask": torch.zeros(1, 8, 8)}
+    >>> _ = complete(batch)
+    >>> batch["mask_valid"]
+    tensor([True])
+    """
+    whole = checked(batch, needs)
+    batch.update(whole)
+    return batch
+
+
+def _plain(value: Any) -> Any:
+    """An option as a checkpoint can hold it."""
+    if isinstance(value, Tuning):
+        return value.options()
+    if isinstance(value, Prior):
+        return describe(value)
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def _class_metrics(num_classes: int, stage: str, further: Mapping[str, Metric]) -> MetricCollection:
+    own: dict[str, Metric] = {
+        "acc": MulticlassAccuracy(num_classes, average="micro"),
+        "f1_macro": MulticlassF1Score(num_classes, average="macro"),
+        "ece": MulticlassCalibrationError(num_classes),
+        "worst_group_acc": WorstGroupAccuracy(),
+    }
+    if taken := own.keys() & further.keys():
+        raise PriorError(f"extra_metrics: there is a metric {min(taken)!r} already; give yours another name")
+    copies = {name: metric.clone() for name, metric in further.items()}
+    return MetricCollection({**own, **copies}, prefix=f"{stage}/", compute_groups=False)
 
 
 def _spatial_metrics(stage: str) -> MetricCollection:

@@ -95,7 +95,7 @@ def test_a_fold_tests_the_held_species_alone(script: ModuleType, root: Path, tmp
 def plan(tmp_path: Path, root: Path) -> Path:
     """Two configs of one short epoch."""
     source = {"class_path": "Waterbirds", "init_args": {"root": str(root)}}
-    data = {"source": source, "batch_size": 4, "image_size": 32, "workers": 0}
+    data = {"source": source, "batch_size": 4, "image_size": 32, "num_workers": 0}
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": data, "trainer": {"accelerator": "cpu"}}))
     content = {
         "shared": [str(tmp_path / "data.yaml")],

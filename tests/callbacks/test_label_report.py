@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_priors.callbacks import LabelReport
 from lightning_priors.callbacks.label_sheet import THUMBNAIL
 from lightning_priors.errors import PriorError
-from lightning_priors.functional.mutual_information import adjusted_mutual_information
+from lightning_priors.metrics.mutual_information import adjusted_mutual_information
 
 HARD = torch.eye(5)
 KEYS = ("aux_labels",)

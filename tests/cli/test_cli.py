@@ -355,7 +355,7 @@ MISTAKES = {
     "setup": (["--model=Pretrained", "--data.source=broken.Broken", "--data.source.where=setup"], "there is no folder"),
     "batch": (["--model=Pretrained", "--data.source=broken.Broken", *SMALL[4:]], ": bird.png is broken"),
     "batch of a worker": (
-        ["--model=Pretrained", "--data.source=broken.Broken", *SMALL[4:], "--data.workers=1"],
+        ["--model=Pretrained", "--data.source=broken.Broken", *SMALL[4:], "--data.num_workers=1"],
         ": bird.png is broken",
     ),
     "training step": (["--model=toy.Toy", "--model.crash=mistake", *SMALL], "the toy is broken"),

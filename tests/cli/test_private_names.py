@@ -22,6 +22,8 @@ ALLOWED = {
     "_ddp_kwargs": "Lightning's DDPStrategy, in callbacks/unfreezing.py: whether unused parameters are looked for",
     "_BatchNorm": "torch's base class of all batch normalisations",
     "_non_persistent_buffers_set": "torch's nn.Module has no public way to ask which buffers are saved",
+    "_load_from_state_dict": "torch's nn.Module: what it calls for each submodule of a state dict that is loaded",
+    "_save_to_state_dict": "torch's nn.Module: what it calls for each submodule whose state is asked for",
     "_option_string_actions": "Python's argparse has no public list of a parser's options",
     "_replace": "public: the method of a named tuple",
     "_fields": "public: the attribute of a named tuple",

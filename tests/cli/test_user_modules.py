@@ -198,7 +198,7 @@ class TestHints:
                 "--model.optimizer=torch.optim.Adan",
                 "--model.optimizer: there is no class 'torch.optim.Adan'; did you mean 'torch.optim.Adam'?",
             ),
-            ("--model=nothing.like.It", "--model: there is no class 'nothing.like.It'; choose from Auxiliary, "),
+            ("--model=nothing.like.It", "--model: there is no class 'nothing.like.It'; choose from "),
         ],
     )
     def test_name_the_nearest_module_or_class(self, option, said, capsys):

@@ -69,7 +69,7 @@ def test_what_the_runs_must_share(option: str, named: str) -> None:
 
 def test_what_a_plan_may_compare() -> None:
     options = ("--data.augmentation=flip", "--data.images_per_class=4", "--data.annotated_fraction=0.5", "--model.lr=1")
-    assert len(resolve(plan(second=(*options, "--trainer.precision=bf16-mixed", "--data.workers=1")))) == 2
+    assert len(resolve(plan(second=(*options, "--trainer.precision=bf16-mixed", "--data.num_workers=1")))) == 2
     assert len(resolve(plan(second=("--data.train_fraction=0.5", "--model=CAMRestriction")))) == 2
 
 

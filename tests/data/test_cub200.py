@@ -201,3 +201,8 @@ def test_stampbirds_is_in_this_layout(shared_data: Path) -> None:
         assert bird[0] <= extent[0] <= extent[2] <= bird[2]
         assert sample["part_valid"].all()
         assert head[0] < head[2] <= 160
+
+
+def test_each_image_is_a_file(cub: Path) -> None:
+    source = CUB200(str(cub))
+    assert all((cub / source.file(index)).is_file() for index in source.indices("train"))

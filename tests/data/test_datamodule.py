@@ -5,66 +5,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-import lightning as L
 import pytest
 import torch
 from fake_data import save_picture
-from torch import Tensor, nn
-from torchvision import tv_tensors
+from toy import Batch, Toy, toy_data
 
 from lightning_priors.data import PriorDataModule
-from lightning_priors.data.datamodule import PRIOR_KEYS, EpochSampler, hide_priors
+from lightning_priors.data.datamodule import PRIOR_KEYS, hide_priors
 from lightning_priors.data.sources import ImageFolderSource, RawSample, Source, Split
 from lightning_priors.errors import PriorError
-
-Batch = dict[str, Tensor]
-
-
-class Toy(Source):
-    """Pictures whose red channel tells their index; 90 for training, 20 for testing, with all kinds of priors."""
-
-    def __init__(self, val: int = 0, train: int = 90, test: int = 20) -> None:
-        self.sizes: dict[Split, int] = {"train": train, "val": val, "test": test}
-        self.setups = 0
-
-    @property
-    def classes(self) -> list[str]:
-        return ["a", "b", "c"]
-
-    @property
-    def aux_classes(self) -> dict[str, list[str]]:
-        return {"shape": ["round", "square"], "size": ["s", "m", "l", "xl"]}
-
-    def setup(self) -> None:
-        self.setups += 1
-
-    def indices(self, split: Split) -> list[int]:
-        start = {"train": 0, "val": 100, "test": 200}[split]
-        return list(range(start, start + self.sizes[split]))
-
-    def label(self, index: int) -> int:
-        return 0 if index % 10 == 0 else 1 + index % 2
-
-    def load(self, index: int) -> RawSample:
-        image = torch.randint(0, 256, (3, 12, 12), generator=torch.Generator().manual_seed(index), dtype=torch.uint8)
-        return RawSample(
-            image=tv_tensors.Image(image),
-            label=self.label(index),
-            aux_labels=[index % 2, -1],
-            group=index % 4,
-            mask=tv_tensors.Image(torch.ones(1, 12, 12)),
-            mask_valid=True,
-            part_boxes=tv_tensors.BoundingBoxes([[1.0, 1, 11, 11]], format="XYXY", canvas_size=(12, 12)),
-            part_valid=torch.tensor([True]),
-            keypoints=torch.tensor([[6.0, 6.0]]),
-            keypoint_valid=torch.tensor([True]),
-        )
-
-
-def toy_data(source: Source | None = None, **options: Any) -> PriorDataModule:
-    data = PriorDataModule(source or Toy(), **{"batch_size": 8, "image_size": 12, **options})
-    data.setup()
-    return data
 
 
 def used(data: PriorDataModule, split: Split) -> list[int]:
@@ -73,8 +22,7 @@ def used(data: PriorDataModule, split: Split) -> list[int]:
 
 
 def train_set(data: PriorDataModule) -> set[int]:
-    """All training images, also those of an incomplete batch."""
-    return set(data.train_dataloader().dataset.indices)
+    return set(used(data, "train"))
 
 
 def test_batches_are_dense_and_complete() -> None:
@@ -93,7 +41,7 @@ def test_batches_are_dense_and_complete() -> None:
         "keypoint_valid": (8, 1),
     }
     assert {key: tuple(value.shape) for key, value in batch.items()} == shapes
-    assert {type(value) for value in batch.values()} == {Tensor}
+    assert {type(value) for value in batch.values()} == {torch.Tensor}
 
 
 def test_names_and_numbers_of_classes_are_known_before_setup() -> None:
@@ -138,6 +86,29 @@ def test_training_subsets_are_nested(option: str, values: list[float]) -> None:
     assert chain[0] < chain[1] < chain[2]
     assert chain[1] == train_set(toy_data(**{option: values[1]}))
     assert chain[1] != train_set(toy_data(**{option: values[1], "seed": 1, "val_fraction": 0.0}))
+
+
+@pytest.mark.parametrize(
+    ("val", "options", "message"),
+    [
+        (0, {}, "training on 81 of 90 images: 9 are set aside for validation (val_fraction 0.1)"),
+        (
+            0,
+            {"images_per_class": 2},
+            "training on 6 of 90 images: 9 are set aside for validation (val_fraction 0.1), "
+            "75 are left out (images_per_class 2)",
+        ),
+        (4, {"train_fraction": 0.5}, "training on 44 of 90 images: 46 are left out (train_fraction 0.5)"),
+        (4, {}, None),
+    ],
+)
+def test_the_images_that_are_not_trained_on_are_counted_once(
+    val: int, options: dict[str, Any], message: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    toy_data(Toy(val=val), **options).setup("fit")
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("training on")]
+    assert said == ([] if message is None else [message])
 
 
 def test_priors_are_dropped_for_a_fixed_nested_share_of_the_training_images() -> None:
@@ -210,7 +181,7 @@ def test_an_image_is_augmented_anew_in_each_epoch() -> None:
 
 def test_workers_give_the_same_batches() -> None:
     alone = epochs(toy_data(train_fraction=0.5, augmentation="color"))
-    shared = epochs(toy_data(train_fraction=0.5, augmentation="color", workers=2))
+    shared = epochs(toy_data(train_fraction=0.5, augmentation="color", num_workers=2))
     for one, other in zip(alone, shared, strict=True):
         assert equal(one, other)
 
@@ -221,94 +192,6 @@ def test_loading_takes_nothing_from_the_random_numbers_of_the_network() -> None:
     list(data.train_dataloader())
     list(data.val_dataloader())
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_each_process_has_its_own_share() -> None:
-    images = list(range(10))
-    shares = [list(EpochSampler(images, seed=4, world_size=2, rank=rank)) for rank in (0, 1)]
-    assert not set(shares[0]) & set(shares[1])
-    assert {position for position, _ in shares[0] + shares[1]} == set(images)
-
-
-def test_the_sampler_starts_anew_where_it_is_told_to() -> None:
-    sampler = EpochSampler(list(range(10)), seed=4)
-    passes = [list(sampler) for _ in range(3)]
-    assert [epoch for (_, epoch), *_ in passes] == [0, 1, 2]
-    assert len({tuple(position for position, _ in one) for one in passes}) == 3
-    sampler.set_epoch(1)
-    assert list(sampler) == passes[1]
-
-
-class Recorder(L.LightningModule):
-    """Writes down which images and pixels it is shown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-        self.seen: list[tuple[int, tuple[int, ...], float]] = []
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        self.seen.append((self.current_epoch, tuple(batch["index"].tolist()), batch["image"].sum().item()))
-        torch.rand(self.current_epoch + 1)
-        return self.layer.weight.sum()
-
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        pass
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-# Lightning advises more workers; for a hundred tiny pictures they would only cost time
-few_workers = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
-# Lightning uses a check that the newest torch deprecates
-leaf_spec = pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated")
-
-
-def fitted(folder: Path, epochs: int, checkpoint: str | None = None, **options: Any) -> Recorder:
-    trainer = L.Trainer(
-        max_epochs=epochs,
-        default_root_dir=folder,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        **options,
-    )
-    model = Recorder()
-    trainer.fit(model, toy_data(augmentation="crop", train_fraction=0.3), ckpt_path=checkpoint)
-    trainer.save_checkpoint(folder / "last.ckpt")
-    return model
-
-
-@few_workers
-@leaf_spec
-def test_a_resumed_run_sees_what_the_whole_run_would_have_seen(tmp_path: Path) -> None:
-    whole = fitted(tmp_path / "whole", 3)
-    assert [epoch for epoch, *_ in whole.seen] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert len({indices for _, indices, _ in whole.seen}) == 9
-    fitted(tmp_path / "part", 1)
-    resumed = fitted(tmp_path / "rest", 3, str(tmp_path / "part" / "last.ckpt"))
-    assert resumed.seen == whole.seen[3:]
-
-
-@few_workers
-@leaf_spec
-@pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning says that it turns shuffling off
-def test_overfit_batches_shows_the_same_pictures_in_every_epoch(tmp_path: Path) -> None:
-    model = fitted(tmp_path, 3, overfit_batches=2)
-    shown = [(indices, pixels) for _, indices, pixels in model.seen]
-    assert shown[:2] * 3 == shown
-
-
-@pytest.mark.parametrize(("batch_size", "batches"), [(8, 11), (90, 1), (91, 1)])
-def test_the_last_incomplete_batch_is_left_out_unless_it_is_all(batch_size: int, batches: int) -> None:
-    data = toy_data(batch_size=batch_size, val_fraction=0.0)
-    sizes = [len(batch["label"]) for batch in data.train_dataloader()]
-    assert len(sizes) == batches
-    assert set(sizes) == {min(batch_size, 90)}
-    assert len(used(data, "test")) == 20
 
 
 def test_setup_builds_what_a_stage_needs_and_does_it_once() -> None:
@@ -359,7 +242,7 @@ def test_a_bad_image_stops_by_default(broken: Path) -> None:
 
 
 def test_a_bad_image_in_a_worker_is_named_too(broken: Path) -> None:
-    data = toy_data(ImageFolderSource(str(broken)), workers=1)
+    data = toy_data(ImageFolderSource(str(broken)), num_workers=1)
     with pytest.raises(PriorError, match=r"cannot read \S*dog0.jpg \(the test split\)"):
         list(data.test_dataloader())
 
@@ -437,7 +320,7 @@ def test_an_empty_split_is_named(source: Source, options: dict[str, Any], split:
         ({"image_size": 0}, "image_size is at least 1, not 0"),
         ({"images_per_class": 0}, "images_per_class is at least 1, not 0"),
         ({"seed": -1}, "seed is at least 0, not -1"),
-        ({"workers": -1}, "workers is at least 0, not -1"),
+        ({"num_workers": -1}, "num_workers is at least 0, not -1"),
         ({"images_per_class": 5, "train_fraction": 0.5}, "give train_fraction or images_per_class, not both"),
         ({"on_bad_image": "skp"}, "no on_bad_image 'skp', did you mean 'skip'"),
     ],

@@ -55,6 +55,25 @@ def test_pictures_may_lie_deeper_and_other_files_are_left_alone(pictures: Path) 
     assert source.load(0)["mask_valid"]
 
 
+def not_used(root: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
+    caplog.set_level("INFO")
+    ready(root).setup()
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith("not used")]
+
+
+def test_what_is_not_used_is_named_once(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train/a.png", "train/cat/b.heic", "train/cat/.hidden", "train/.cache/c.png", "unlabelled/d.png"):
+        (pictures / name).parent.mkdir(exist_ok=True)
+        (pictures / name).write_text("")
+    assert not_used(pictures, caplog) == [f"not used of {pictures}: unlabelled/, train/a.png, train/cat/b.heic"]
+    (pictures / "val" / "c.png").write_text("")
+    assert not_used(pictures, caplog)[-1].endswith("train/cat/b.heic and 1 more")
+
+
+def test_nothing_is_said_where_everything_is_used(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert not_used(pictures, caplog) == []
+
+
 def test_validation_is_carved_where_there_is_no_folder(pictures: Path) -> None:
     shutil.rmtree(pictures / "val")
     data = PriorDataModule(ready(pictures), image_size=16, val_fraction=0.5)
@@ -126,3 +145,9 @@ def test_a_mask_of_another_size_is_named(pictures: Path) -> None:
     save_mask(pictures / "masks" / "train" / "cat" / "cat0.png", size=(8, 8))
     with pytest.raises(PriorError, match=r"the mask \S*cat0.png \(the train split\) is 8 x 8, its image 40 x 30"):
         ready(pictures).load(0)
+
+
+def test_the_file_of_an_image_is_below_the_root(pictures: Path) -> None:
+    source = ready(pictures)
+    assert source.file(0) == "train/cat/cat0.jpg"
+    assert all((pictures / source.file(index)).is_file() for index in source.indices("test"))

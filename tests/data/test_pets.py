@@ -82,6 +82,11 @@ def test_the_trimap_is_the_mask(pets: Path, masks: str, border: float) -> None:
     assert sample["mask_valid"]
 
 
+def test_each_image_is_a_file(pets: Path) -> None:
+    source = ready(pets)
+    assert all((source.folder / source.file(index)).is_file() for index in source.indices("train"))
+
+
 def test_without_masks_no_trimap_is_needed(pets: Path) -> None:
     (pets / "oxford-iiit-pet" / "annotations" / "trimaps").rename(pets / "elsewhere")
     assert "mask" not in ready(pets, masks="none").load(0)

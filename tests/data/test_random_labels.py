@@ -4,48 +4,11 @@ from collections import Counter
 
 import pytest
 import torch
-from torchvision import tv_tensors
+from toy import Numbers
 
 from lightning_priors.data import PriorDataModule
-from lightning_priors.data.sources import Kakapo, RandomLabels, Source
+from lightning_priors.data.sources import Kakapo, RandomLabels, RawSample, UnreadableImageError
 from lightning_priors.errors import PriorError
-
-
-class Numbers(Source):
-    """Two primary classes with five finer ones each, of which the third has no label; a parity, too."""
-
-    classes = ["low", "high"]  # noqa: RUF012 - a short way to define a property
-    group_names = ["all"]  # noqa: RUF012
-    part_names = ["left", "right"]  # noqa: RUF012
-    keypoint_names = ["eye"]  # noqa: RUF012
-
-    def __init__(self, tasks: bool = True) -> None:
-        self.tasks = tasks
-        self.prepared = False
-
-    @property
-    def aux_classes(self) -> dict[str, list[str]]:
-        return {"digit": list("0123456789"), "parity": ["even", "odd"]} if self.tasks else {}
-
-    def prepare_data(self) -> None:
-        self.prepared = True
-
-    def setup(self) -> None:
-        pass
-
-    def indices(self, split):
-        return {"train": list(range(400)), "val": [400, 401], "test": [402]}[split]
-
-    def label(self, index: int) -> int:
-        return int(index % 10 >= 5)
-
-    def load(self, index: int):
-        digit = index % 10
-        return {
-            "image": tv_tensors.Image(torch.zeros(3, 4, 4, dtype=torch.uint8)),
-            "label": self.label(index),
-            "aux_labels": [-1 if digit == 2 else digit, digit % 2],
-        }
 
 
 def columns(source: RandomLabels) -> torch.Tensor:
@@ -91,14 +54,16 @@ def test_there_are_no_random_labels_to_be_judged_by() -> None:
     assert [source.load(index)["aux_labels"] for index in (400, 402)] == [[0, 0, -1, -1], [-1, 0, -1, -1]]
 
 
-def test_the_rest_is_that_of_the_source() -> None:
-    inner = Numbers()
-    source = RandomLabels(inner)
-    source.prepare_data()
-    assert inner.prepared
-    for name in ("classes", "group_names", "part_names", "keypoint_names"):
-        assert getattr(source, name) == getattr(inner, name)
-    assert [source.indices(split) for split in ("val", "test")] == [[400, 401], [402]]
+def test_an_unreadable_image_takes_no_part_in_the_exchange() -> None:
+    class Broken(Numbers):
+        def load(self, index: int) -> RawSample:
+            if index == 3:
+                raise UnreadableImageError("no file 3.png")
+            return super().load(index)
+
+    source = RandomLabels(Broken())
+    source.setup()
+    assert sorted(source._labels) == [index for index in range(400) if index != 3]
 
 
 def test_a_drawn_source_in_the_data_module() -> None:
@@ -116,3 +81,5 @@ def test_mistakes_are_named() -> None:
         RandomLabels(Numbers(), twins=["digits"]).setup()
     with pytest.raises(PriorError, match="RandomLabels: Numbers has no auxiliary tasks here"):
         RandomLabels(Numbers(tasks=False)).setup()
+    with pytest.raises(PriorError, match="RandomLabels: seed must not be negative, not -1"):
+        RandomLabels(Numbers(), seed=-1).setup()

@@ -239,3 +239,7 @@ def test_an_empty_table_is_named(table: Path) -> None:
     (table / "table.csv").write_text("path,label\n")
     with pytest.raises(PriorError, match=r"\S*table.csv has no rows"):
         ready(table)
+
+
+def test_the_file_of_an_image_is_the_cell_of_its_row(table: Path) -> None:
+    assert [ready(table).file(index) for index in range(4)] == ["a.png", "b.png", "c.png", "d.png"]

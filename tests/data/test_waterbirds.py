@@ -133,3 +133,8 @@ def test_masks_of_stampbirds_tell_bird_from_background(shared_data: Path) -> Non
     assert masks.min() == 0
     assert masks.max() == 1
     assert 0.05 < masks.mean() < 0.6
+
+
+def test_each_image_is_a_file(waterbirds: Path) -> None:
+    source = Waterbirds(str(waterbirds))
+    assert all((waterbirds / source.file(index)).is_file() for index in source.indices("train"))

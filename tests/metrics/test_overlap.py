@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_priors.functional.mutual_information import adjusted_mutual_information
 from lightning_priors.metrics import LabelOverlap
+from lightning_priors.metrics.mutual_information import adjusted_mutual_information
 
 
 def overlap(choice: Tensor, human: Tensor, sub_classes: list[int]) -> dict[str, list[float]]:

@@ -6,10 +6,21 @@ from torch import Tensor, nn
 
 from lightning_priors.errors import PriorError
 from lightning_priors.nn import AttentionBranch, Backbone
-from lightning_priors.nn.attention import attend, log_received_attention, logits_against_uniform
+from lightning_priors.nn.attention import attention_factor, log_received_attention, logits_against_uniform
 
 NOWHERE = -1e4
 """A logit whose sigmoid is exactly 0."""
+
+
+def attend(features: Tensor, logits: Tensor, residual: bool = True) -> Tensor:
+    """What becomes of a feature map."""
+    return features * attention_factor(logits, residual).unsqueeze(1)
+
+
+def features_and_log_attention(backbone: Backbone, image: Tensor) -> tuple[Tensor, Tensor]:
+    with backbone.token_attention() as attention:
+        features = backbone(image)
+    return features, attention.log_attention(features)
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +172,7 @@ def test_with_a_symmetric_kernel_the_attention_is_flip_equivariant(branch: Atten
 def peaked(name: str) -> Backbone:
     """A transformer whose last block looks at some patches more than at others, which random weights hardly do."""
     backbone = Backbone(name).double().eval()
-    attention = backbone.token_attention()
+    attention = backbone.last_attention()
     with torch.no_grad():
         for layer in (getattr(attention, part, None) for part in ("qkv", "q_proj", "k_proj")):
             if layer is not None:
@@ -171,7 +182,7 @@ def peaked(name: str) -> Backbone:
 
 def timm_attention(backbone: Backbone, image: Tensor) -> Tensor:
     """(B, heads, N, N) as timm itself computes it when it may not use a fused kernel."""
-    attention, seen = backbone.token_attention(), []
+    attention, seen = backbone.last_attention(), []
     attention.fused_attn = False
     hook = attention.attn_drop.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     backbone(image)
@@ -192,7 +203,7 @@ def timm_attention(backbone: Backbone, image: Tensor) -> Tensor:
 )
 def test_the_attention_is_that_of_timm(name: str, class_token: bool, registers: int) -> None:
     backbone, image = peaked(name), torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    features, log_attention = backbone.features_and_log_attention(image)
+    features, log_attention = features_and_log_attention(backbone, image)
     assert features.shape[2:] == log_attention.shape[1:] == (4, 6)
     assert torch.equal(features, backbone(image))
     weights = timm_attention(backbone, image).mean(1)
@@ -205,12 +216,12 @@ def test_the_attention_is_that_of_timm(name: str, class_token: bool, registers: 
 
 def test_normalised_queries_and_keys_are_respected() -> None:
     backbone, image = peaked("test_vit"), torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    attention = backbone.token_attention()
-    before = backbone.features_and_log_attention(image)[1]
+    attention = backbone.last_attention()
+    before = features_and_log_attention(backbone, image)[1]
     attention.q_norm, attention.k_norm = (nn.LayerNorm(32).double() for _ in range(2))
     nn.init.normal_(attention.q_norm.weight, 2)
     nn.init.normal_(attention.k_norm.weight, 1)
-    after = backbone.features_and_log_attention(image)[1]
+    after = features_and_log_attention(backbone, image)[1]
     expected = timm_attention(backbone, image).mean(1)[:, 0, 1:].unflatten(1, (4, 4))
     torch.testing.assert_close(after.exp(), expected)
     assert not torch.allclose(before, after)
@@ -218,7 +229,7 @@ def test_normalised_queries_and_keys_are_respected() -> None:
 
 def test_the_attention_has_a_gradient_down_to_the_patches() -> None:
     backbone = peaked("test_vit")
-    _, log_attention = backbone.features_and_log_attention(torch.randn(1, 3, 64, 64, dtype=torch.float64))
+    _, log_attention = features_and_log_attention(backbone, torch.randn(1, 3, 64, 64, dtype=torch.float64))
     log_attention[0, 1, 2].backward()
     reached = {name for name, value in backbone.model.named_parameters() if value.grad is not None}
     assert {"cls_token", "patch_embed.proj.weight", "blocks.5.attn.qkv.weight"} <= reached
@@ -227,10 +238,10 @@ def test_the_attention_has_a_gradient_down_to_the_patches() -> None:
 
 def test_no_hook_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Backbone("test_vit")
-    backbone.features_and_log_attention(torch.zeros(1, 3, 64, 64))
+    features_and_log_attention(backbone, torch.zeros(1, 3, 64, 64))
     monkeypatch.setattr(backbone.model, "forward_features", lambda image: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        backbone.features_and_log_attention(torch.zeros(1, 3, 64, 64))
+        features_and_log_attention(backbone, torch.zeros(1, 3, 64, 64))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.modules())
 
 
@@ -238,14 +249,14 @@ def test_under_autocast_the_attention_stays_in_float32() -> None:
     backbone = peaked("test_vit").float()
     image = torch.randn(1, 3, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
-        _, log_attention = backbone.features_and_log_attention(image)
+        _, log_attention = features_and_log_attention(backbone, image)
     assert log_attention.dtype == torch.float32
-    torch.testing.assert_close(log_attention, backbone.features_and_log_attention(image)[1], atol=0.1, rtol=0.05)
+    torch.testing.assert_close(log_attention, features_and_log_attention(backbone, image)[1], atol=0.1, rtol=0.05)
 
 
 @pytest.mark.parametrize("name", ["tiny", "resnet18", "swin_tiny_patch4_window7_224"])
 def test_a_backbone_without_attention_between_tokens_is_named(name: str) -> None:
     backbone = Backbone(name)
-    for ask in (backbone.token_attention, lambda: backbone.features_and_log_attention(torch.zeros(1, 3, 64, 64))):
+    for ask in (backbone.last_attention, lambda: features_and_log_attention(backbone, torch.zeros(1, 3, 64, 64))):
         with pytest.raises(PriorError, match=f"backbone '{name}' has no attention between tokens; vit_tiny"):
             ask()

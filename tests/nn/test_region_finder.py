@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lightning_priors.functional.parts import coverage_loss, covered_boxes
 from lightning_priors.nn import RegionFinder
+from lightning_priors.techniques.global_local.parts import coverage_loss, covered_boxes
 
 GRID, SIZE = torch.Size([4, 6]), (64, 96)
 

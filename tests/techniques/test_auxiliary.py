@@ -13,11 +13,14 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from train_in_processes import train
+from train_on_ranks import train
 
 from lightning_priors.errors import PriorError
-from lightning_priors.nn import Classifier
-from lightning_priors.nn.task_weighting import Weighting
+from lightning_priors.nn import Backbone, Classifier
+from lightning_priors.priors import AuxiliaryTasks
+from lightning_priors.priors.auxiliary_tasks.prior import last_layers
+from lightning_priors.priors.auxiliary_tasks.task_losses import task_gradients, task_losses
+from lightning_priors.priors.auxiliary_tasks.weighting import Weighting
 from lightning_priors.techniques import Auxiliary, GlobalLocal, Pretrained
 
 KEYS = ("aux_labels",)
@@ -25,6 +28,20 @@ OFFLINE = [name for name in get_args(Weighting) if name != "torchjd"]
 GRADIENTS = ["gradient_similarity", "gradient_similarity_unweighted", "lookahead"]
 
 auxiliary = partial(Auxiliary, aux_num_classes=[4, 3])
+
+
+def tasks(module: Auxiliary) -> AuxiliaryTasks:
+    """The prior of a module."""
+    (prior,) = module.priors
+    return prior
+
+
+def losses_of(module: Auxiliary, batch) -> torch.Tensor:
+    """The losses (T,) of all tasks, without weights."""
+    features = module.classifier.backbone(batch["image"])
+    primary = F.cross_entropy(module.classifier.head(features)[0], batch["label"])
+    others, _ = task_losses(tasks(module).heads(features), batch["aux_labels"])
+    return torch.cat([primary[None], others])
 
 
 @pytest.fixture
@@ -73,7 +90,7 @@ def test_the_fixed_loss_by_hand(batch) -> None:
     sample["aux_labels"][0, 1] = -1
     step = module.step(sample)
     features = module.classifier.backbone(sample["image"])
-    logits = module.heads(features)
+    logits = tasks(module).heads(features)
     primary = F.cross_entropy(module.classifier.head(features)[0], sample["label"])
     first = 0.5 * F.cross_entropy(logits[:, 0], sample["aux_labels"][:, 0])
     second = 2.0 * F.cross_entropy(logits[1:, 1, :3], sample["aux_labels"][1:, 1])
@@ -91,22 +108,22 @@ def test_the_terms_add_up_to_the_loss(batch, weighting: str) -> None:
 def test_uncertainty_weighs_the_primary_task_in_multitask_only(batch) -> None:
     for mode, count in (("auxiliary", 2), ("multitask", 3)):
         module = auxiliary(weighting="uncertainty", mode=mode)
-        assert len(module.weigher.log_variances) == count
-        torch.nn.init.constant_(module.weigher.log_variances, 1.0)
-        module.step(batch(keys=KEYS))
+        assert len(tasks(module).weigher.log_variances) == count
+        torch.nn.init.constant_(tasks(module).weigher.log_variances, 1.0)
+        logged = module.step(batch(keys=KEYS)).logged
         expected = 1 if mode == "auxiliary" else torch.tensor(-1.0).exp().item()
-        assert module.observed["weight_primary"].item() == pytest.approx(expected)
-        assert module.observed["weight_aux1"].item() == pytest.approx(torch.tensor(-1.0).exp().item())
+        assert logged["weight_primary"].item() == pytest.approx(expected)
+        assert logged["weight_aux1"].item() == pytest.approx(torch.tensor(-1.0).exp().item())
 
 
 def test_uncertainties_are_trained_without_weight_decay(fit_tasks) -> None:
     module = auxiliary(weighting="uncertainty", weight_decay=0.5)
     trainer = fit_tasks(module, epochs=2)
-    assert module.weigher.log_variances.abs().min() > 0
+    assert tasks(module).weigher.log_variances.abs().min() > 0
     (group,) = [
         group
         for group in trainer.optimizers[0].param_groups
-        if any(p is module.weigher.log_variances for p in group["params"])
+        if any(p is tasks(module).weigher.log_variances for p in group["params"])
     ]
     assert group["weight_decay"] == 0
 
@@ -115,16 +132,16 @@ def test_uncertainties_are_trained_without_weight_decay(fit_tasks) -> None:
 @pytest.mark.parametrize("weighting", ["fixed", "dwa", "gradient_similarity"])
 def test_what_is_logged(fit_tasks, mode: str, weighting: str) -> None:
     logged = set(fit_tasks(auxiliary(aux_names=["kind", "colour"], mode=mode, weighting=weighting)).callback_metrics)
-    tasks = {"kind", "colour"}
-    expected = {"train/loss", "train/acc"} | {f"train/loss_{name}" for name in {"primary", *tasks}}
-    expected |= {f"val/{name}" for name in ("loss", "acc", "f1_macro", "worst_group_acc", "ece")}
-    expected |= {f"train/acc_{name}" for name in tasks}
+    names = {"kind", "colour"}
+    expected = {"train/loss", "train/acc"} | {f"train/loss_{name}" for name in {"primary", *names}}
+    expected |= {"loss"} | {f"val/{name}" for name in ("loss", "acc", "f1_macro", "worst_group_acc", "ece")}
+    expected |= {f"train/acc_{name}" for name in names}
     if mode == "multitask":
-        expected |= {f"val/acc_{name}" for name in tasks}
+        expected |= {f"val/acc_{name}" for name in names}
     if weighting != "fixed":
-        expected |= {f"train/weight_{name}" for name in {"primary", *tasks}}
+        expected |= {f"train/weight_{name}" for name in {"primary", *names}}
     if weighting == "gradient_similarity":
-        expected |= {f"train/cosine_{name}" for name in tasks}
+        expected |= {f"train/cosine_{name}" for name in names}
     assert logged == expected
 
 
@@ -132,13 +149,12 @@ def test_cosines_are_logged_where_asked_for(fit_tasks, batch) -> None:
     trainer = fit_tasks(auxiliary(log_cosine=True))
     assert {"train/cosine_aux0", "train/cosine_aux1"} <= set(trainer.callback_metrics)
     module, sample = auxiliary(log_cosine=True, gradient_layers=2), batch(keys=KEYS)
-    module.step(sample)
-    answers = module.answer(module.classifier.backbone(sample["image"]), sample["label"], sample["aux_labels"])
+    logged, losses = module.step(sample).logged, losses_of(module, sample)
     shared = [parameter for layer in module.classifier.backbone.layers()[-2:] for parameter in layer]
-    rows = [torch.cat([g.flatten() for g in torch.autograd.grad(x, shared, retain_graph=True)]) for x in answers.losses]
+    rows = [torch.cat([g.flatten() for g in torch.autograd.grad(x, shared, retain_graph=True)]) for x in losses]
     for task in range(2):
         expected = F.cosine_similarity(rows[0], rows[1 + task], 0)
-        torch.testing.assert_close(module.observed[f"cosine_aux{task}"], expected)
+        torch.testing.assert_close(logged[f"cosine_aux{task}"], expected)
 
 
 def test_accuracies_are_those_of_all_labelled_images(squares, fit_tasks, batch) -> None:
@@ -150,7 +166,9 @@ def test_accuracies_are_those_of_all_labelled_images(squares, fit_tasks, batch) 
                                          batch_size=None)  # fmt: skip
     (metrics,) = trainer.validate(module, loader, verbose=False)
     with torch.no_grad():
-        right = module.eval().heads(module.classifier.backbone(sample["image"])).argmax(2) == sample["aux_labels"]
+        right = (
+            tasks(module.eval()).heads(module.classifier.backbone(sample["image"])).argmax(2) == sample["aux_labels"]
+        )
     labelled = sample["aux_labels"][:, 0] >= 0
     assert metrics["val/acc_aux0"] == pytest.approx(right[labelled, 0].float().mean().item())
     assert metrics["val/acc_aux1"] == pytest.approx(right[:, 1].float().mean().item())
@@ -184,7 +202,7 @@ def test_inference_and_exports_have_no_auxiliary_heads(fit_tasks, batch, tmp_pat
     assert logits.shape == (6, 2)
     torch.testing.assert_close(cam.mean((2, 3)) + module.classifier.head.bias, logits)
     with torch.no_grad():
-        module.heads.weight.fill_(torch.nan)
+        tasks(module).heads.weight.fill_(torch.nan)
     assert torch.equal(module(image), logits), "the other heads have no part in it"
 
     torch.save(module.classifier.state_dict(), tmp_path / "export.pt")
@@ -196,11 +214,10 @@ def test_inference_and_exports_have_no_auxiliary_heads(fit_tasks, batch, tmp_pat
     trainer.save_checkpoint(tmp_path / "whole.ckpt")
     for path in ("export.pt", "whole.ckpt"):
         start = Pretrained(weights=str(tmp_path / path))
-        start.load_initial_weights()
+        start.on_fit_start()
         backbone = module.classifier.backbone.state_dict()
         assert all(torch.equal(v, backbone[k]) for k, v in start.classifier.backbone.state_dict().items())
     branches = GlobalLocal(global_checkpoint=str(tmp_path / "whole.ckpt"))
-    branches.global_branch.load(str(tmp_path / "whole.ckpt"), prefer="classifier")
     assert torch.equal(branches.global_branch.eval()(image)[0], logits)
 
 
@@ -215,7 +232,7 @@ def test_pretraining_on_auxiliary_labels_serves_as_weights(fit_tasks, fit, squar
     )
     trainer.save_checkpoint(tmp_path / "finer.ckpt")
     second = Pretrained(num_classes=2, weights=str(tmp_path / "finer.ckpt"))
-    second.load_initial_weights()
+    second.on_fit_start()
     assert same_weights(second.classifier.backbone, first.classifier.backbone)
     fit(second)
 
@@ -227,8 +244,8 @@ def test_a_checkpoint_reloads_with_its_heads_and_weights(fit_tasks, tmp_path: Pa
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     other = Auxiliary.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
     assert same_weights(module, other)
-    assert other.tasks == ["colour"]
-    assert module.weigher.weights != 1
+    assert tasks(other).names == ["colour"]
+    assert tasks(module).weigher.weights != 1
 
 
 @pytest.mark.parametrize("weighting", ["dwa", "lookahead", "uncertainty", "gradient_similarity"])
@@ -276,7 +293,7 @@ def test_weights_that_look_ahead_learn_from_each_step_but_an_epochs_last(fit_tas
 
     class Watch(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-            seen.append(pl_module.weigher.weights.clone())
+            seen.append(tasks(pl_module).weigher.weights.clone())
 
     fit_tasks(module, epochs=2, callbacks=[Watch()], **options)
     assert [not torch.equal(before, after) for before, after in itertools.pairwise(seen)] == expected
@@ -290,7 +307,7 @@ def test_looking_ahead_sees_the_gradients_after_clipping(fit_tasks) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norms.append(torch.nn.utils.get_total_norm(gradients).item())
 
-    module.weigher.look_at_step = note
+    tasks(module).weigher.look_at_step = note
     fit_tasks(module, gradient_clip_val=0.01)
     assert norms == pytest.approx([0.01] * 3, rel=1e-3)
 
@@ -302,8 +319,8 @@ def test_looking_ahead_says_which_optimisers_it_knows(fit_tasks) -> None:
 
 
 def test_options_of_the_weightings_arrive(monkeypatch) -> None:
-    assert auxiliary(weighting="dwa", temperature=0.3).weigher.temperature == 0.3
-    assert auxiliary(weighting="lookahead", lookahead_rate=0.3).weigher.rate == 0.3
+    assert tasks(auxiliary(weighting="dwa", temperature=0.3)).weigher.temperature == 0.3
+    assert tasks(auxiliary(weighting="lookahead", lookahead_rate=0.3)).weigher.rate == 0.3
     with pytest.raises(PriorError, match="torchjd"):
         auxiliary(weighting="torchjd", aggregator="no such thing")
 
@@ -314,10 +331,10 @@ def test_torchjd_trains_and_combines_the_gradients_of_the_backbone(fit_tasks, ba
     module, sample = auxiliary(weighting="torchjd", aggregator=aggregator, gradient_layers=9).double(), batch(keys=KEYS)
     sample["image"] = sample["image"].double()
     step = module.step(sample)
-    weights = torch.stack([module.observed[f"weight_{name}"] for name in ("primary", "aux0", "aux1")])
-    answers = module.answer(module.classifier.backbone(sample["image"]), sample["label"], sample["aux_labels"])
-    expected = weights @ module.gradients(answers.losses)
-    found = torch.autograd.grad(step.loss, module.last_layers)
+    weights = torch.stack([step.logged[f"weight_{name}"] for name in ("primary", "aux0", "aux1")])
+    shared = last_layers(module.classifier.backbone, layers=9)
+    expected = weights @ task_gradients(losses_of(module, sample), shared)
+    found = torch.autograd.grad(step.loss, shared)
     torch.testing.assert_close(torch.cat([g.flatten() for g in found]), expected)
     trainer = fit_tasks(auxiliary(weighting="torchjd", aggregator=aggregator))
     assert "train/weight_primary" in trainer.callback_metrics
@@ -332,18 +349,21 @@ def test_frozen_layers_cannot_be_compared(batch, weighting: str) -> None:
 
 
 def test_gradients_are_compared_on_the_last_layers() -> None:
-    module = auxiliary(gradient_layers=2)
-    layers = module.classifier.backbone.layers()
-    assert [id(p) for p in module.last_layers] == [id(p) for layer in layers[-2:] for p in layer]
-    every = auxiliary(gradient_layers=100)
-    assert len(every.last_layers) == len(list(every.classifier.backbone.parameters()))
+    backbone = Backbone("tiny")
+    layers = backbone.layers()
+    assert [id(p) for p in last_layers(backbone, 2)] == [id(p) for layer in layers[-2:] for p in layer]
+    assert len(last_layers(backbone, 100)) == len(list(backbone.parameters()))
 
 
 def test_of_a_large_network_the_last_convolution_is_enough() -> None:
     """Its last stage has three quarters of all weights, and a backward pass through it for each task costs as much."""
-    module = auxiliary(backbone="resnet18")
-    block = module.classifier.backbone.model.layer4[1]
-    assert [id(p) for p in module.last_layers] == [id(block.conv2.weight), id(block.bn2.weight), id(block.bn2.bias)]
+    backbone = Backbone("resnet18")
+    block = backbone.model.layer4[1]
+    assert [id(p) for p in last_layers(backbone, 1)] == [
+        id(block.conv2.weight),
+        id(block.bn2.weight),
+        id(block.bn2.bias),
+    ]
 
 
 @pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16])
@@ -351,15 +371,15 @@ def test_half_precision_gives_about_the_same_cosines(batch, autocast: torch.dtyp
     module, sample, cosines = auxiliary(log_cosine=True, gradient_layers=4), batch(keys=KEYS), []
     for enabled in (False, True):
         with torch.autocast("cpu", autocast, enabled=enabled):
-            module.step(sample)
-        cosines.append([module.observed[f"cosine_aux{task}"].item() for task in range(2)])
+            logged = module.step(sample).logged
+        cosines.append([logged[f"cosine_aux{task}"].item() for task in range(2)])
     assert cosines[1] == pytest.approx(cosines[0], abs=0.03)
 
 
 def test_chosen_tasks_are_learned_and_the_others_left_alone(batch) -> None:
     sample = batch(keys=KEYS)
     module = auxiliary(aux_names=["kind", "colour"], tasks=["colour"])
-    assert module.heads.num_classes == [3]
+    assert tasks(module).heads.num_classes == [3]
     step = module.step(sample)
     assert list(step.terms) == ["primary", "colour"]
     sample["aux_labels"][:, 0] = 999
@@ -367,13 +387,13 @@ def test_chosen_tasks_are_learned_and_the_others_left_alone(batch) -> None:
 
 
 def test_names_are_numbers_unless_given() -> None:
-    assert auxiliary().tasks == ["aux0", "aux1"]
+    assert tasks(auxiliary()).names == ["aux0", "aux1"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target_class": 2}, "target_class 2 is none of the 2 primary classes"),
+        ({"target_class": 2}, "target_class 2 is none of the 2 classes"),
         ({"gradient_layers": 0}, "gradient_layers is at least 1, not 0"),
         ({"aux_weight": [1.0]}, "aux_weight has 1 numbers for 2 auxiliary tasks"),
         ({"aux_weight": -1.0}, "aux_weight may not be negative"),
@@ -400,13 +420,13 @@ def test_data_without_auxiliary_labels(fit) -> None:
 
 
 @pytest.mark.slow
-# batch normalisation keeps to its running statistics here, since each process would have its own
+# batch normalisation keeps to its running statistics here, since each rank would have its own
 @pytest.mark.filterwarnings(r"ignore:Found 4 module\(s\) in eval mode:UserWarning")
-def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+def test_two_ranks_train_what_one_trains(tmp_path: Path) -> None:
     """With the same pictures in each step: all weights, those of the tasks too, agree to the last few digits."""
     weightings = ["zero", *OFFLINE]
     train(tmp_path, 1, weightings)
-    script = Path(__file__).parent / "train_in_processes.py"
+    script = Path(__file__).parent / "train_on_ranks.py"
     command = [sys.executable, "-W", "ignore", str(script), str(tmp_path), "2", *weightings]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(script.parents[2])})
     for weighting in weightings:

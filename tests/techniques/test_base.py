@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_priors.errors import PriorError
 from lightning_priors.nn import Classifier
 from lightning_priors.techniques import CAMRestriction, Pretrained
-from lightning_priors.techniques.base import warmup_cosine
+from lightning_priors.techniques.optimisation import warmup_cosine
 
 
 def test_warmup_is_linear_and_the_cosine_ends_at_zero() -> None:
@@ -30,9 +30,10 @@ def test_what_is_logged(fit) -> None:
     trainer = fit(CAMRestriction())
     shared = {"loss", "acc"}
     judged = {"loss", "acc", "f1_macro", "worst_group_acc", "ece", "epg", "pointing_game", "cam_iou"}
-    expected = {f"train/{key}" for key in shared | {"loss_class", "loss_restriction"}} | {
+    expected = {f"train/{key}" for key in shared | {"loss_primary", "loss_restriction"}} | {
         f"val/{key}" for key in judged
     }
+    expected.add("loss")  # of the progress bar
     assert set(trainer.callback_metrics) == expected
 
 

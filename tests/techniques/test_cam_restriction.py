@@ -1,7 +1,6 @@
 """Restriction of the class activation map."""
 
 from functools import partial
-from typing import get_args
 
 import pytest
 import torch
@@ -10,10 +9,17 @@ import torch.nn.functional as F
 from lightning_priors.errors import PriorError
 from lightning_priors.functional import evidence_map, prior_map
 from lightning_priors.functional.backgrounds import exchange_cells
-from lightning_priors.functional.guidance import GuidanceLoss, guidance_loss
-from lightning_priors.nn import Backbone
+from lightning_priors.functional.guidance import GUIDANCE_LOSSES, energy_loss
+from lightning_priors.nn import Backbone, RegionFinder
+from lightning_priors.priors.prior import weighted_logits
+from lightning_priors.priors.restriction import EXCHANGE_STRIDE
 from lightning_priors.techniques import CAMRestriction, Pretrained
-from lightning_priors.techniques.cam_restriction import EXCHANGE_STRIDE, restricted_logits
+
+
+def finder_of(module: CAMRestriction) -> RegionFinder:
+    (prior,) = module.priors
+    assert prior.finder is not None
+    return prior.finder
 
 
 def test_weight_zero_is_plain_training_to_the_bit(fit) -> None:
@@ -25,14 +31,14 @@ def test_weight_zero_is_plain_training_to_the_bit(fit) -> None:
         assert torch.equal(value, restricted.state_dict()[name])
 
 
-@pytest.mark.parametrize("loss", get_args(GuidanceLoss))
-def test_the_loss_is_cross_entropy_plus_the_weighted_guidance(batch, loss: GuidanceLoss) -> None:
+@pytest.mark.parametrize("loss", list(GUIDANCE_LOSSES))
+def test_the_loss_is_cross_entropy_plus_the_weighted_guidance(batch, loss: str) -> None:
     module, sample = CAMRestriction(loss=loss, weight=0.7), batch()
     step = module.step(sample)
     logits, cam = module.explain(sample["image"])
     prior, valid = prior_map(sample, cam.shape[2:])
     assert valid.all()
-    guidance = 0.7 * guidance_loss(loss, evidence_map(cam, sample["label"]), prior).mean()
+    guidance = 0.7 * GUIDANCE_LOSSES[loss](evidence_map(cam, sample["label"]), prior).mean()
     torch.testing.assert_close(step.loss, F.cross_entropy(logits, sample["label"]) + guidance)
     torch.testing.assert_close(step.terms["restriction"], guidance)
     assert guidance > 0
@@ -68,11 +74,11 @@ def test_hard_masking_hides_the_outside_from_the_loss() -> None:
     prior = torch.zeros(2, 4, 4, dtype=torch.float64)
     prior[:, 1:3, :2] = 1
     bias = torch.randn(3, dtype=torch.float64)
-    logits = restricted_logits(cam, bias, prior)
+    logits = weighted_logits(cam, bias, prior)
     torch.testing.assert_close(logits, cam[:, :, 1:3, :2].mean((2, 3)) + bias)
     (gradient,) = torch.autograd.grad(logits.square().sum(), cam)
     assert torch.equal(gradient[prior.unsqueeze(1).expand_as(gradient) == 0], torch.zeros(2 * 3 * 12).double())
-    everywhere = restricted_logits(cam, bias, torch.ones_like(prior))
+    everywhere = weighted_logits(cam, bias, torch.ones_like(prior))
     torch.testing.assert_close(everywhere, cam.mean((2, 3)) + bias)
 
 
@@ -80,7 +86,7 @@ def test_hard_mask_trains_on_the_inside(batch) -> None:
     module, sample = CAMRestriction(hard_mask=True, weight=0.0), batch()
     _, cam = module.explain(sample["image"])
     prior, _ = prior_map(sample, cam.shape[2:])
-    expected = restricted_logits(cam, module.classifier.head.bias, prior)
+    expected = weighted_logits(cam, module.classifier.head.bias, prior)
     torch.testing.assert_close(module.step(sample).logits, expected)
 
 
@@ -112,7 +118,7 @@ def test_boxes_serve_where_they_are_preferred(batch, dilation: float) -> None:
     module, sample = CAMRestriction(prior="part_boxes", dilation=dilation), batch()
     _, cam = module.explain(sample["image"])
     prior, _ = prior_map(sample, cam.shape[2:], prefer="part_boxes", dilation=dilation)
-    expected = guidance_loss("energy", evidence_map(cam, sample["label"]), prior).mean()
+    expected = energy_loss(evidence_map(cam, sample["label"]), prior).mean()
     torch.testing.assert_close(module.step(sample).terms["restriction"], expected)
     del sample["mask"]
     torch.testing.assert_close(module.step(sample).terms["restriction"], expected)
@@ -132,10 +138,10 @@ def test_mirrored_images_and_masks_have_the_mirrored_gradient(batch) -> None:
     sample = batch()
     prior, _ = prior_map(sample, (4, 4))
     cam = torch.randn(6, 2, 4, 4, requires_grad=True)
-    loss = guidance_loss("energy", evidence_map(cam, sample["label"]), prior).sum()
+    loss = energy_loss(evidence_map(cam, sample["label"]), prior).sum()
     (gradient,) = torch.autograd.grad(loss, cam)
     mirrored = cam.detach().flip(3).requires_grad_()
-    loss = guidance_loss("energy", evidence_map(mirrored, sample["label"]), prior.flip(2)).sum()
+    loss = energy_loss(evidence_map(mirrored, sample["label"]), prior.flip(2)).sum()
     (mirrored_gradient,) = torch.autograd.grad(loss, mirrored)
     torch.testing.assert_close(mirrored_gradient.flip(3), gradient)
 
@@ -168,9 +174,9 @@ def test_what_is_found_takes_the_place_of_what_is_missing(batch, hard_mask: bool
     prior, _ = prior_map(sample, cam.shape[2:])
     prior[2:] = F.adaptive_avg_pool2d(region, cam.shape[2:])[2:]
     step = module.step(sample)
-    guidance = 0.7 * guidance_loss("energy", evidence_map(cam, sample["label"]), prior).mean()
+    guidance = 0.7 * energy_loss(evidence_map(cam, sample["label"]), prior).mean()
     torch.testing.assert_close(step.terms["restriction"], guidance)
-    expected = restricted_logits(cam, module.classifier.head.bias, prior) if hard_mask else logits
+    expected = weighted_logits(cam, module.classifier.head.bias, prior) if hard_mask else logits
     torch.testing.assert_close(step.logits, expected)
     fine, _ = prior_map(sample, region.shape[1:])
     cells = F.binary_cross_entropy(region[:2], fine[:2])
@@ -183,8 +189,7 @@ def test_without_any_annotation_every_parameter_gets_a_gradient(batch) -> None:
     sample["mask_valid"][:] = False
     module.step(sample).loss.backward()
     assert all(value.grad is not None for value in module.parameters())
-    assert module.finder is not None
-    assert not any(value.grad.any() for value in module.finder.parameters() if value.grad is not None)
+    assert not any(value.grad.any() for value in finder_of(module).parameters() if value.grad is not None)
 
 
 def test_what_is_found_teaches_nothing_but_the_evidence(batch) -> None:
@@ -192,9 +197,8 @@ def test_what_is_found_teaches_nothing_but_the_evidence(batch) -> None:
     module, sample = CAMRestriction(found_regions=True), batch()
     sample["mask_valid"][2:] = False
     terms = module.step(sample).terms
-    assert module.finder is not None
-    network, finder = list(module.classifier.parameters()), list(module.finder.parameters())
-    for name, untouched in (("finder", network), ("restriction", finder), ("class", finder)):
+    network, finder = list(module.classifier.parameters()), list(finder_of(module).parameters())
+    for name, untouched in (("finder", network), ("restriction", finder), ("primary", finder)):
         found = torch.autograd.grad(terms[name], untouched, retain_graph=True, allow_unused=True)
         assert found == (None,) * len(untouched), name
 
@@ -203,12 +207,11 @@ def test_the_finder_learns_at_a_rate_of_its_own(fit) -> None:
     """One step of plain descent, by hand."""
     torch.manual_seed(0)
     module = CAMRestriction(found_regions=True, finder_lr_factor=3.0, optimizer=partial(torch.optim.SGD, lr=0.1))
-    assert module.finder is not None
     before = {name: value.detach().clone() for name, value in module.named_parameters()}
     fit(module, max_steps=1)
     for name, value in module.named_parameters():
         assert value.grad is not None
-        rate = 0.3 if name.startswith("finder.") else 0.1
+        rate = 0.3 if name.startswith("priors.0.finder.") else 0.1
         torch.testing.assert_close(value.detach(), before[name] - rate * value.grad)
 
 
@@ -234,12 +237,12 @@ def roll_among(valid: torch.Tensor) -> torch.Tensor:
 def test_later_stages_see_exchanged_backgrounds(batch, monkeypatch, backbone: str, found: bool) -> None:
     """Step by step by hand, with the regions of the annotation and with those that are found."""
     torch.manual_seed(0)
-    monkeypatch.setattr("lightning_priors.techniques.cam_restriction.shuffle_among", roll_among)
+    monkeypatch.setattr("lightning_priors.priors.restriction.shuffle_among", roll_among)
     module = CAMRestriction(backbone=backbone, found_regions=found, exchange_background=True).eval()
     sample = batch(size=64)
     sample["mask_valid"][4:] = False
-    if module.finder is not None:
-        module.finder.predict[-1].weight.data *= 1000  # regions that differ from cell to cell
+    if found:
+        finder_of(module).predict[-1].weight.data *= 1000  # regions that differ from cell to cell
     region = module.explain_maps(sample["image"])["region"] if found else torch.ones(())
     seen = []
 
@@ -253,16 +256,17 @@ def test_later_stages_see_exchanged_backgrounds(batch, monkeypatch, backbone: st
         assert not any(torch.equal(here, there) for here, there in zip(seen[0][:4], finer[:4], strict=True))
         return seen[0]
 
-    features = module.classifier.backbone.forward_weighted(sample["image"], by_hand, EXCHANGE_STRIDE)
+    stage, _ = module.classifier.backbone.finer_stage(EXCHANGE_STRIDE)
+    features = module.classifier.backbone.forward_changed(sample["image"], {stage: by_hand})
     logits, cam = module.classifier.head(features)
     step = module.step(sample)
     torch.testing.assert_close(step.logits, logits)
     prior, valid = prior_map(sample, cam.shape[2:])
     if found:
         prior[4:], valid[4:] = F.adaptive_avg_pool2d(region, cam.shape[2:])[4:], True
-    guidance = guidance_loss("energy", evidence_map(cam, sample["label"]), prior)[valid]
+    guidance = energy_loss(evidence_map(cam, sample["label"]), prior)[valid]
     torch.testing.assert_close(step.terms["restriction"], guidance.mean())
-    module.exchange_background = False
+    module.priors[0].exchange_background = False
     assert not torch.allclose(step.logits, module.step(sample).logits)
 
 
@@ -287,7 +291,7 @@ def test_nothing_is_learned_from_exchanged_backgrounds(batch) -> None:
             background = (1 - sample["mask"]).unsqueeze(1) * (6.0 * sample["label"] - 3).view(-1, 1, 1, 1)
             sample["image"] = torch.where(sample["mask"].unsqueeze(1) > 0, torch.randn(8, 3, 64, 64), background)
             optimizer.zero_grad()
-            loss = module.step(sample).terms["class"]
+            loss = module.step(sample).loss
             loss.backward()
             optimizer.step()
         losses[exchange] = loss.item()

@@ -1,7 +1,5 @@
 """Attention that is told where to look."""
 
-from typing import get_args
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,11 +7,13 @@ import torch.nn.functional as F
 from lightning_priors.callbacks.cam_panel import collect_evidence
 from lightning_priors.errors import PriorError
 from lightning_priors.functional import energy_inside, masked_mean, prior_map
-from lightning_priors.functional.guidance import AttentionLoss, attention_loss
-from lightning_priors.nn import Classifier
-from lightning_priors.techniques import PriorAttention
+from lightning_priors.functional.guidance import ATTENTION_LOSSES
+from lightning_priors.nn import AttentionBranch, Classifier
+from lightning_priors.priors import Seen, see
+from lightning_priors.priors.guided_attention import Look
+from lightning_priors.techniques import Pretrained, PriorAttention
 
-LOSSES = get_args(AttentionLoss)
+LOSSES = list(ATTENTION_LOSSES)
 VIT = {"backbone": "test_vit", "attention": "tokens"}
 BOTH = pytest.mark.parametrize("options", [{}, VIT], ids=["branch", "tokens"])
 
@@ -23,10 +23,21 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+def look(module: PriorAttention, image: torch.Tensor) -> tuple[Seen, Look]:
+    """The pass of the network, and where it looks."""
+    seen = see(module.classifier, module.priors_in_use(), image)
+    return seen, seen.memories[0]
+
+
+def branch_of(module: PriorAttention) -> AttentionBranch:
+    (prior,) = module.priors
+    assert prior.branch is not None
+    return prior.branch
+
+
 def fix_attention(module: PriorAttention, logit: float) -> PriorAttention:
     """Gives every cell of every image the same attention."""
-    assert module.branch is not None
-    attention = module.branch.attention
+    attention = branch_of(module).attention
     torch.nn.init.zeros_(attention.weight)
     torch.nn.init.constant_(attention.bias, logit)
     return module
@@ -75,18 +86,18 @@ def test_the_mean_of_the_map_plus_bias_is_the_logit(batch, options: dict, residu
 
 @BOTH
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_loss_is_made_of_its_terms(batch, loss: AttentionLoss, options: dict) -> None:
+def test_the_loss_is_made_of_its_terms(batch, loss: str, options: dict) -> None:
     module, sample = PriorAttention(loss=loss, weight=0.7, **options), batch(size=64)
-    step, seen = module.step(sample), module.look(sample["image"])
-    prior, valid = prior_map(sample, seen.attention_logits.shape[1:])
+    step, (seen, looked) = module.step(sample), look(module, sample["image"])
+    prior, valid = prior_map(sample, looked.logits.shape[1:])
     assert valid.all()
     expected = {
-        "class": F.cross_entropy(seen.logits, sample["label"]),
-        "attention": 0.7 * attention_loss(loss, seen.attention_logits, prior).mean(),
+        "primary": F.cross_entropy(seen.logits, sample["label"]),
+        "attention": 0.7 * ATTENTION_LOSSES[loss](looked.logits, prior).mean(),
     }
-    if seen.branch_logits is not None:
-        expected["branch"] = F.cross_entropy(seen.branch_logits, sample["label"])
-    assert (seen.branch_logits is None) is bool(options)
+    if looked.branch_logits is not None:
+        expected["branch"] = F.cross_entropy(looked.branch_logits, sample["label"])
+    assert (looked.branch_logits is None) is bool(options)
     assert step.terms.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(step.terms[name], value)
@@ -96,13 +107,16 @@ def test_the_loss_is_made_of_its_terms(batch, loss: AttentionLoss, options: dict
 
 
 @BOTH
-def test_weight_zero_leaves_the_attention_to_itself(batch, options: dict) -> None:
-    module, sample = PriorAttention(weight=0.0, **options), batch()
-    step = module.step(sample)
-    assert "attention" not in step.terms
-    torch.testing.assert_close(step.loss, step.terms["class"] + step.terms.get("branch", torch.tensor(0.0)))
-    sample["mask"] = 1 - sample["mask"]
-    assert torch.equal(module.step(sample).loss, step.loss)
+def test_weight_zero_is_plain_training_to_the_bit(fit, options: dict) -> None:
+    torch.manual_seed(0)
+    plain = Pretrained(backbone=options.get("backbone", "tiny"))
+    torch.manual_seed(0)
+    module = PriorAttention(weight=0.0, **options)
+    for each in (plain, module):
+        fit(each)
+    state = plain.state_dict()
+    assert state.keys() == module.state_dict().keys()
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
 
 
 @BOTH
@@ -110,7 +124,7 @@ def test_the_attention_loss_and_the_branch_teach_the_backbone(batch, options: di
     module, sample = PriorAttention(**options), batch()
     first = module.classifier.backbone.layers()[0][0]
     terms = module.step(sample).terms
-    for name in terms.keys() - {"class"}:
+    for name in terms.keys() - {"primary"}:
         (gradient,) = torch.autograd.grad(terms[name], first, retain_graph=True)
         assert gradient.abs().sum() > 0, name
     head = module.classifier.head.weight
@@ -120,11 +134,10 @@ def test_the_attention_loss_and_the_branch_teach_the_backbone(batch, options: di
 @BOTH
 def test_every_parameter_gets_a_gradient(batch, options: dict) -> None:
     """One without would stall DistributedDataParallel."""
-    for weight in (0.0, 1.0):
-        module = PriorAttention(weight=weight, **options)
-        module.step(batch()).loss.backward()
-        without = [name for name, value in module.named_parameters() if value.requires_grad and value.grad is None]
-        assert without == []
+    module = PriorAttention(**options)
+    module.step(batch()).loss.backward()
+    without = [name for name, value in module.named_parameters() if value.requires_grad and value.grad is None]
+    assert without == []
 
 
 @BOTH
@@ -155,21 +168,21 @@ def test_no_annotation_at_all_adds_nothing(batch) -> None:
     sample["mask_valid"][:] = False
     step = module.step(sample)
     assert step.terms["attention"] == 0
-    torch.testing.assert_close(step.loss, step.terms["class"] + step.terms["branch"], rtol=0, atol=0)
+    torch.testing.assert_close(step.loss, step.terms["primary"] + step.terms["branch"], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_prior_of_ones_prefers_no_cell(loss: AttentionLoss) -> None:
+def test_a_prior_of_ones_prefers_no_cell(loss: str) -> None:
     """If everything is target, cells looked at alike are pulled alike, and energy and kl do not pull at all."""
     logits = torch.full((2, 3, 4), 0.3, dtype=torch.float64, requires_grad=True)
-    value = attention_loss(loss, logits, torch.ones(2, 3, 4))
+    value = ATTENTION_LOSSES[loss](logits, torch.ones(2, 3, 4))
     (gradient,) = torch.autograd.grad(value.sum(), logits)
     torch.testing.assert_close(gradient, gradient.mean().expand_as(gradient))
     still = loss in ("energy", "kl")
     assert torch.allclose(value, torch.zeros(2).double(), atol=1e-12) is still
     assert torch.allclose(gradient, torch.zeros(1).double(), atol=1e-12) is still
     uneven = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
-    moved = attention_loss(loss, uneven, torch.ones(2, 3, 4))
+    moved = ATTENTION_LOSSES[loss](uneven, torch.ones(2, 3, 4))
     (gradient,) = torch.autograd.grad(moved.sum(), uneven)
     if loss == "energy":
         assert torch.allclose(moved, torch.zeros(2).double(), atol=1e-12)
@@ -182,7 +195,7 @@ def test_a_prior_of_ones_prefers_no_cell(loss: AttentionLoss) -> None:
 
 @BOTH
 @pytest.mark.parametrize(("loss", "target"), [("energy", "zero"), ("kl", "even")])
-def test_a_mask_of_ones_through_the_whole_step(batch, loss: AttentionLoss, target: str, options: dict) -> None:
+def test_a_mask_of_ones_through_the_whole_step(batch, loss: str, target: str, options: dict) -> None:
     module, sample = PriorAttention(loss=loss, **options).double(), batch(size=64)
     sample["image"], sample["mask"] = sample["image"].double(), torch.ones(6, 64, 64).double()
     value = module.step(sample).terms["attention"]
@@ -207,9 +220,9 @@ def test_the_prior_is_the_one_asked_for(batch, options: dict) -> None:
     module = PriorAttention(**options)  # in training mode: the statistics of a new network may leave no map to compare
     sample = batch(keys=("mask", "part_boxes", "keypoints"))
     sample["part_boxes"] = sample["part_boxes"] - 3  # no longer what the mask covers
-    logits = module.look(sample["image"]).attention_logits
+    logits = look(module, sample["image"])[1].logits
     prior, valid = prior_map(sample, (4, 4), options["prior"], **{k: v for k, v in options.items() if k != "prior"})
-    expected = masked_mean(attention_loss("bce", logits, prior), valid)
+    expected = masked_mean(ATTENTION_LOSSES["bce"](logits, prior), valid)
     torch.testing.assert_close(module.step(sample).terms["attention"], expected)
     plain, _ = prior_map(sample, (4, 4))
     assert not torch.allclose(prior, plain)
@@ -242,7 +255,7 @@ def test_the_panel_finds_the_attention(batch, options: dict) -> None:
     module, image = PriorAttention(**options), batch(size=64)["image"]
     further = collect_evidence(module, image).further
     assert further.keys() == {"attention"}
-    expected = module.eval().look(image).attention_logits.detach().sigmoid()
+    expected = look(module.eval(), image)[1].logits.detach().sigmoid()
     torch.testing.assert_close(further["attention"], expected)
     assert expected.amin() >= 0
     assert expected.amax() <= 1
@@ -260,7 +273,7 @@ def test_the_attention_moves_onto_the_target(fit, batch, options: dict) -> None:
         prior, _ = prior_map(sample, attention.shape[1:])
         return energy_inside(attention, prior).mean().item()
 
-    untold = share_inside(weight=0.0)
+    untold = share_inside(weight=1e-9)
     told = {loss: share_inside(loss=loss, weight=5.0) for loss in LOSSES}
     assert min(told.values()) > untold + 0.05, told
 

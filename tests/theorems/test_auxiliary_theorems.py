@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_priors.batch import PriorBatch
-from lightning_priors.nn.task_weighting import Weighting
+from lightning_priors.priors import AuxiliaryTasks
+from lightning_priors.priors.auxiliary_tasks.task_losses import task_losses
+from lightning_priors.priors.auxiliary_tasks.weighting import Weighting
 from lightning_priors.techniques import Auxiliary
 
 SIZES = [4, 3]
@@ -33,6 +35,20 @@ def module(seed: int = 0, **options: object) -> Auxiliary:
     torch.manual_seed(seed)
     options = {"aux_num_classes": SIZES} | options
     return Auxiliary(**options).double().eval()
+
+
+def tasks(module: Auxiliary) -> AuxiliaryTasks:
+    """The prior of a module."""
+    (prior,) = module.priors
+    return prior
+
+
+def losses_of(module: Auxiliary, batch: PriorBatch) -> Tensor:
+    """The losses (T,) of all tasks, without weights."""
+    features = module.classifier.backbone(batch["image"])
+    primary = F.cross_entropy(module.classifier.head(features)[0], batch["label"])
+    others, _ = task_losses(tasks(module).heads(features), batch["aux_labels"])
+    return torch.cat([primary[None], others])
 
 
 def gradients(loss: Tensor, model: Auxiliary) -> dict[str, Tensor]:
@@ -71,7 +87,7 @@ def test_heads_and_backbone_get_nothing_from_a_batch_of_targets(training: bool) 
         if exclude:
             assert not touched
         else:
-            assert {"heads.weight", "heads.bias"} <= touched
+            assert {"priors.0.heads.weight", "priors.0.heads.bias"} <= touched
             assert any(name.startswith("classifier.backbone") for name in touched)
             assert not any(name.startswith("classifier.head") for name in touched)
 
@@ -105,7 +121,7 @@ def test_the_order_of_the_tasks_changes_nothing(mode: str, weighting: str) -> No
     torch.testing.assert_close(left.loss, right.loss, rtol=1e-12, atol=0)
     for name in ("primary", "kind", "colour"):
         torch.testing.assert_close(left.terms[name], right.terms[name], rtol=1e-12, atol=0)
-    assert one.observed.keys() == other.observed.keys()
+    assert left.logged.keys() == right.logged.keys()
     ours, theirs = gradients(left.loss, one), gradients(right.loss, other)
     for name, gradient in ours.items():
         if name.startswith("classifier"):
@@ -115,13 +131,13 @@ def test_the_order_of_the_tasks_changes_nothing(mode: str, weighting: str) -> No
 def permuted_tasks(model: Auxiliary, order: list[int]) -> dict[str, Tensor]:
     """The state of a module whose tasks come in another order."""
     state = model.state_dict()
-    for name in ("heads.weight", "heads.bias"):
+    for name in ("priors.0.heads.weight", "priors.0.heads.bias"):
         parts = state[name].split(SIZES)
         state[name] = torch.cat([parts[task] for task in order])
     return {
         name.replace(f"branches.{task}.", f"branches.{order.index(task)}.", 1): state[name]
         for name in state
-        for task in [int(name.split(".")[2]) if name.startswith("heads.branches") else 0]
+        for task in [int(name.split(".")[4]) if name.startswith("priors.0.heads.branches") else 0]
     }
 
 
@@ -131,7 +147,7 @@ def test_the_numbering_of_the_classes_changes_nothing(weighting: str) -> None:
     permutation = torch.tensor([2, 0, 3, 1])  # the new number of each class of the first task
     one, other = (module(weighting=weighting) for _ in range(2))
     for name in ("weight", "bias"):
-        getattr(other.heads, name).data[permutation] = getattr(one.heads, name).data[:4]
+        getattr(tasks(other).heads, name).data[permutation] = getattr(tasks(one).heads, name).data[:4]
     batch = batch_of()
     first = batch["aux_labels"][:, 0]
     renamed = torch.where(first < 0, -1, permutation[first.clamp(min=0)])
@@ -151,10 +167,7 @@ def test_images_without_a_label_change_no_loss_of_that_task(mode: str, weighting
     model, batch = module(mode=mode, weighting=weighting), batch_of()
     batch["aux_labels"][::2, 0] = -1
     kept = {name: value[1::2] for name, value in batch.items()}
-    part, whole = (
-        model.answer(model.classifier.backbone(b["image"]), b["label"], b["aux_labels"]).losses[1]
-        for b in (kept, batch)
-    )
+    part, whole = (losses_of(model, b)[1] for b in (kept, batch))
     torch.testing.assert_close(part, whole, rtol=1e-12, atol=0)
     ours, theirs = gradients(part, model), gradients(whole, model)
     for name, gradient in ours.items():
@@ -167,12 +180,12 @@ def test_a_task_without_any_label_is_as_if_it_were_not_there(weighting: str) -> 
     batch["aux_labels"][:, 1] = -1
     both, one = module(weighting=weighting), module(weighting=weighting, tasks=["aux0"])
     for name in ("weight", "bias"):
-        getattr(one.heads, name).data.copy_(getattr(both.heads, name).data[:4])
+        getattr(tasks(one).heads, name).data.copy_(getattr(tasks(both).heads, name).data[:4])
     left, right = both.step(batch), one.step(batch)
     torch.testing.assert_close(left.loss, right.loss, rtol=1e-12, atol=0)
     assert left.terms["aux1"] == 0
     ours, theirs = gradients(left.loss, both), gradients(right.loss, one)
-    assert not ours["heads.weight"][4:].any()
+    assert not ours["priors.0.heads.weight"][4:].any()
     for name in ours:
         if name.startswith("classifier"):
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-12, atol=1e-15)
@@ -181,8 +194,8 @@ def test_a_task_without_any_label_is_as_if_it_were_not_there(weighting: str) -> 
 def twin(batch: PriorBatch, weighting: str, layers: int) -> Auxiliary:
     """An auxiliary task that is the primary one again, with the same head."""
     model = module(weighting=weighting, aux_num_classes=[2], gradient_layers=layers)
-    model.heads.weight.data.copy_(model.classifier.head.weight)
-    model.heads.bias.data.copy_(model.classifier.head.bias)
+    tasks(model).heads.weight.data.copy_(model.classifier.head.weight)
+    tasks(model).heads.bias.data.copy_(model.classifier.head.bias)
     batch["aux_labels"] = batch["label"][:, None]
     return model
 
@@ -193,8 +206,8 @@ def test_a_task_identical_to_the_primary_one_has_the_weight_one(weighting: str, 
     batch = batch_of()
     model = twin(batch, weighting, layers)
     step = model.step(batch)
-    assert model.observed["weight_aux0"].item() == pytest.approx(1, abs=1e-12)
-    assert model.observed["cosine_aux0"].item() == pytest.approx(1, abs=1e-12)
+    assert step.logged["weight_aux0"].item() == pytest.approx(1, abs=1e-12)
+    assert step.logged["cosine_aux0"].item() == pytest.approx(1, abs=1e-12)
     plain = F.cross_entropy(model(batch["image"]), batch["label"])
     once, twice = gradients(plain, model), gradients(step.loss, model)
     for name in once:
@@ -208,42 +221,42 @@ def test_a_task_opposed_to_the_primary_one_has_the_weight_zero(weighting: str, l
     """Undecided heads with opposite labels pull the features in exactly opposite directions."""
     batch = batch_of()
     model = twin(batch, weighting, layers)
-    for head in (model.heads, model.classifier.head):
+    for head in (tasks(model).heads, model.classifier.head):
         head.weight.data *= 1e-9
         head.bias.data.zero_()
     batch["aux_labels"] = 1 - batch["aux_labels"]
     step = model.step(batch)
-    assert model.observed["cosine_aux0"].item() == pytest.approx(-1, abs=1e-6)
-    assert model.observed["weight_aux0"] == 0
+    assert step.logged["cosine_aux0"].item() == pytest.approx(-1, abs=1e-6)
+    assert step.logged["weight_aux0"] == 0
     plain = gradients(F.cross_entropy(model(batch["image"]), batch["label"]), model)
     total = gradients(step.loss, model)
     for name in plain:
         if name.startswith("classifier"):
             torch.testing.assert_close(total[name], plain[name], rtol=1e-12, atol=0)
-    assert total["heads.weight"].any(), "the head goes on learning"
+    assert total["priors.0.heads.weight"].any(), "the head goes on learning"
 
 
 @pytest.mark.parametrize("weighting", ["gradient_similarity", "lookahead"])
 def test_all_weights_zero_leave_the_backbone_to_the_primary_task(weighting: str) -> None:
     """The gate between heads and backbone, with the weights set by hand."""
     model, batch = module(weighting=weighting), batch_of()
-    model.weigher.forward = lambda gradients: torch.tensor([1.0, 0.0, 0.0])
+    tasks(model).weigher.forward = lambda gradients: torch.tensor([1.0, 0.0, 0.0])
     total = gradients(model.step(batch).loss, model)
     plain = gradients(F.cross_entropy(model(batch["image"]), batch["label"]), model)
     for name in plain:
         if name.startswith("classifier"):
             torch.testing.assert_close(total[name], plain[name], rtol=1e-12, atol=1e-18)
-    assert total["heads.weight"].any()
+    assert total["priors.0.heads.weight"].any()
 
 
 @pytest.mark.parametrize("shares", [[1.0, 1.0, 1.0], [0.3, 2.0, 0.5]])
 def test_weights_on_gradients_are_weights_on_losses_for_the_backbone(shares: list[float]) -> None:
     model, batch = module(weighting="lookahead"), batch_of()
-    model.weigher.forward = lambda gradients: torch.tensor(shares, dtype=torch.float64)
+    tasks(model).weigher.forward = lambda gradients: torch.tensor(shares, dtype=torch.float64)
     gated = gradients(model.step(batch).loss, model)
-    answers = model.answer(model.classifier.backbone(batch["image"]), batch["label"], batch["aux_labels"])
-    weighted = gradients((torch.tensor(shares, dtype=torch.float64) * answers.losses).sum(), model)
-    heads = gradients(answers.losses.sum(), model)
+    losses = losses_of(model, batch)
+    weighted = gradients((torch.tensor(shares, dtype=torch.float64) * losses).sum(), model)
+    heads = gradients(losses.sum(), model)
     for name in gated:
         reference = weighted if "backbone" in name else heads
         torch.testing.assert_close(gated[name], reference[name], rtol=1e-7, atol=1e-12)

@@ -1,23 +1,18 @@
 """What holds exactly for every guidance and attention loss."""
 
-from typing import get_args
-
 import pytest
 import torch
 
 from lightning_priors.functional.cam import class_activation_map, evidence_map
 from lightning_priors.functional.guidance import (
-    AttentionLoss,
-    GuidanceLoss,
-    attention_loss,
+    ATTENTION_LOSSES,
+    GUIDANCE_LOSSES,
     energy_inside,
-    guidance_loss,
     masked_mean,
 )
 from lightning_priors.functional.prior_maps import prior_map
 
-GUIDANCE = get_args(GuidanceLoss)
-ATTENTION = get_args(AttentionLoss)
+GUIDANCE = list(GUIDANCE_LOSSES)
 SCALES = [1e-6, 1e-3, 1.0, 1e3, 1e6]
 
 
@@ -49,7 +44,7 @@ def test_energy_is_one_when_all_positive_evidence_lies_inside(scale):
 @pytest.mark.parametrize("name", GUIDANCE)
 def test_a_positive_factor_changes_no_guidance_loss(name, scale):
     saliency, prior = random_maps(1)
-    torch.testing.assert_close(guidance_loss(name, scale * saliency, prior), guidance_loss(name, saliency, prior))
+    torch.testing.assert_close(GUIDANCE_LOSSES[name](scale * saliency, prior), GUIDANCE_LOSSES[name](saliency, prior))
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -59,8 +54,8 @@ def test_gradients_shrink_with_the_scale_and_are_orthogonal_to_the_map(name, sca
     saliency, prior = random_maps(2)
     unit = saliency.double().requires_grad_()
     scaled = (scale * saliency.double()).requires_grad_()
-    (at_unit,) = torch.autograd.grad(guidance_loss(name, unit, prior).sum(), unit)
-    (at_scale,) = torch.autograd.grad(guidance_loss(name, scaled, prior).sum(), scaled)
+    (at_unit,) = torch.autograd.grad(GUIDANCE_LOSSES[name](unit, prior).sum(), unit)
+    (at_scale,) = torch.autograd.grad(GUIDANCE_LOSSES[name](scaled, prior).sum(), scaled)
     torch.testing.assert_close(at_scale * scale, at_unit)
     assert (at_unit * unit).sum((1, 2)).abs().max() < 1e-12
 
@@ -69,14 +64,14 @@ def test_losses_vanish_for_a_map_that_equals_a_hard_prior():
     _, prior = random_maps(3)
     hard = (prior > 0.5).float()
     for name in GUIDANCE:
-        torch.testing.assert_close(guidance_loss(name, 7 * hard, hard), torch.zeros(6))
+        torch.testing.assert_close(GUIDANCE_LOSSES[name](7 * hard, hard), torch.zeros(6))
 
 
 def test_energy_moves_evidence_inwards():
     saliency, prior = random_maps(4)
     hard = (prior > 0.5).float()
     saliency.requires_grad_()
-    (gradient,) = torch.autograd.grad(guidance_loss("energy", saliency, hard).sum(), saliency)
+    (gradient,) = torch.autograd.grad(GUIDANCE_LOSSES["energy"](saliency, hard).sum(), saliency)
     assert (gradient[(hard == 1) & (saliency > 0)] <= 0).all()
     assert (gradient[(hard == 0) & (saliency > 0)] >= 0).all()
     assert not gradient[saliency < 0].any()
@@ -88,26 +83,25 @@ def test_a_prior_of_ones_has_no_preference():
     everywhere = torch.ones_like(saliency)
     saliency.requires_grad_()
     for name in ("energy", "energy_both_signs", "rrr"):
-        loss = guidance_loss(name, saliency, everywhere)
+        loss = GUIDANCE_LOSSES[name](saliency, everywhere)
         torch.testing.assert_close(loss, torch.zeros(6))
         (gradient,) = torch.autograd.grad(loss.sum(), saliency)
         assert gradient.abs().max() < 1e-6
-    torch.testing.assert_close(attention_loss("kl", torch.full((6, 5, 4), 3.0), everywhere), torch.zeros(6))
+    torch.testing.assert_close(ATTENTION_LOSSES["kl"](torch.full((6, 5, 4), 3.0), everywhere), torch.zeros(6))
 
 
 @pytest.mark.parametrize("dims", [(1,), (2,), (1, 2)])
 def test_flipping_map_and_prior_changes_no_loss(dims):
     saliency, prior = random_maps(6)
-    for names, loss in ((GUIDANCE, guidance_loss), (ATTENTION, attention_loss)):
-        for name in names:
-            torch.testing.assert_close(loss(name, saliency.flip(dims), prior.flip(dims)), loss(name, saliency, prior))
+    for loss in (*GUIDANCE_LOSSES.values(), *ATTENTION_LOSSES.values()):
+        torch.testing.assert_close(loss(saliency.flip(dims), prior.flip(dims)), loss(saliency, prior))
 
 
 @pytest.mark.parametrize("name", GUIDANCE)
 def test_each_image_has_its_own_loss(name):
     saliency, prior = random_maps(7)
-    alone = torch.cat([guidance_loss(name, saliency[i : i + 1], prior[i : i + 1]) for i in range(6)])
-    torch.testing.assert_close(guidance_loss(name, saliency, prior), alone)
+    alone = torch.cat([GUIDANCE_LOSSES[name](saliency[i : i + 1], prior[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(GUIDANCE_LOSSES[name](saliency, prior), alone)
 
 
 @pytest.mark.parametrize("name", GUIDANCE)
@@ -123,7 +117,7 @@ def test_images_without_annotation_change_neither_loss_nor_gradient(name):
     def loss_and_gradient(rows):
         evidence = evidence_map(class_activation_map(features[rows], weight), label[rows])
         prior, annotated = prior_map({"mask": mask[rows], "mask_valid": valid[rows]}, (4, 4))
-        loss = masked_mean(guidance_loss(name, evidence, prior), annotated)
+        loss = masked_mean(GUIDANCE_LOSSES[name](evidence, prior), annotated)
         return loss, torch.autograd.grad(loss, weight)[0]
 
     for whole, part in zip(loss_and_gradient(slice(None)), loss_and_gradient(valid), strict=True):

@@ -11,12 +11,15 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_priors.functional.clustering import hashed_uniform
-from lightning_priors.functional.hypergradient import InnerStep
-from lightning_priors.functional.random_state import RandomState
-from lightning_priors.functional.soft_labels import hierarchy_mask
-from lightning_priors.nn.label_learning import InnerBatch, Part
-from lightning_priors.techniques import MAXL, Pretrained
+from lightning_priors.functional.cam import evidence_map
+from lightning_priors.functional.guidance import energy_loss
+from lightning_priors.functional.prior_maps import prior_map
+from lightning_priors.hypergradient import InnerStep, RandomState
+from lightning_priors.priors import Restriction
+from lightning_priors.techniques import MAXL, Pretrained, PublishedMAXL
+from lightning_priors.techniques.maxl.label_learner import LabelledPart, PartOfBatch
+from lightning_priors.techniques.maxl.soft_labels import hierarchy_mask
+from lightning_priors.techniques.maxl.two_networks import TwoNetworks
 
 SUB_CLASSES, BATCH, BATCHES, LR, WEIGHT_DECAY, ENTROPY = [3, 2], 6, 5, 0.05, 1e-3, 0.3
 
@@ -27,25 +30,36 @@ OPTIMIZERS = {
 
 
 class Noise(Dataset[dict[str, Tensor]]):
-    """Small images without any structure: all that counts here is the arithmetic."""
+    """Small images without any structure, with a mask: all that counts here is the arithmetic."""
 
     def __init__(self, images: int = BATCH * BATCHES) -> None:
         generator = torch.Generator().manual_seed(0)
         self.image = torch.randn(images, 3, 16, 16, generator=generator)
+        self.mask = torch.rand(images, 16, 16, generator=generator)
 
     def __len__(self) -> int:
         return len(self.image)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        number = torch.tensor(index)
-        return {"image": self.image[index], "label": number % 2, "index": number}
+        return {"image": self.image[index], "label": torch.tensor(index) % 2, "mask": self.mask[index]}
 
 
 def maxl(**options) -> MAXL:
     torch.manual_seed(0)
-    options = {"meta_gradient": "raw", "entropy_weight": ENTROPY, "generator_every": 2, "temperature": 0.7,
-               "spare_auxiliary": False, "balance": "entropy"} | options  # fmt: skip
-    return MAXL(subclasses=SUB_CLASSES, scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 1000), **options)
+    options = {"entropy_weight": ENTROPY, "generator_every": 2, "temperature": 0.7, "balance": "entropy"} | options
+    module = MAXL(subclasses=SUB_CLASSES, scheduler=constant, **options)
+    module.learner.meta_gradient = "raw"
+    return module
+
+
+def published(**options) -> PublishedMAXL:
+    torch.manual_seed(0)
+    options = {"entropy_weight": ENTROPY, "generator": "features"} | options
+    return PublishedMAXL(subclasses=SUB_CLASSES, scheduler=constant, **options)
+
+
+def constant(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1000)
 
 
 def fit(module: L.LightningModule, data: Dataset | None = None, **options) -> L.Trainer:
@@ -58,12 +72,19 @@ def fit(module: L.LightningModule, data: Dataset | None = None, **options) -> L.
     return trainer
 
 
+def batches(images: Dataset | None = None) -> list[dict[str, Tensor]]:
+    """In the order of the training, in double precision."""
+    found = list(DataLoader(images or Noise(), BATCH))
+    return [batch | {"image": batch["image"].double(), "mask": batch["mask"].double()} for batch in found]
+
+
 class Definition:
     """MAXL as its paper defines it, one step at a time, on copies of a module's networks."""
 
-    def __init__(self, module: MAXL, optimizer: str) -> None:
+    def __init__(self, module: TwoNetworks, optimizer: str, temperature: float = 0.7, restriction: float = 0.0) -> None:
         module = copy.deepcopy(module).double()
         self.network, self.generator = module.network, module.generator
+        self.temperature, self.restriction = temperature, restriction
         self.optimizer = OPTIMIZERS[optimizer](self.network.parameters())
         self.generator_optimizer = torch.optim.Adam(
             self.generator.parameters(), lr=module.generator_lr, weight_decay=module.generator_weight_decay
@@ -71,25 +92,40 @@ class Definition:
         self.mask = hierarchy_mask(SUB_CLASSES)
 
     def labels(self, batch, features: Tensor) -> Tensor:
-        inputs = features.detach() if self.generator.backbone is None else batch["image"]
-        if self.generator.backbone is not None:
-            inputs = self.generator.backbone(inputs)
-        scores = self.generator.head(inputs.mean((2, 3))) / 0.7
+        inputs = features.detach() if self.generator.backbone is None else self.generator.backbone(batch["image"])
+        scores = self.generator.head(inputs.mean((2, 3))) / self.temperature
         return scores.masked_fill(~self.mask[batch["label"]], -torch.inf).softmax(1)
 
-    def losses(self, parameters, batch, labels=None) -> tuple[Tensor, Tensor, Tensor]:
+    def look(self, parameters, batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The primary loss at a point, the logits of the auxiliary task and the features, by the network's parts."""
+        named = {name.removeprefix("classifier.backbone."): p for name, p in parameters.items() if "backbone" in name}
+        features = functional_call(self.network.classifier.backbone, named, (batch["image"],))
+        head = parameters["classifier.head.weight"], parameters["classifier.head.bias"]
+        cam = torch.einsum("bchw,kc->bkhw", features, head[0])
+        primary = F.cross_entropy(cam.mean((2, 3)) + head[1], batch["label"])
+        if self.restriction:
+            prior, _ = prior_map(batch, cam.shape[2:])
+            primary = primary + self.restriction * energy_loss(evidence_map(cam, batch["label"]), prior).mean()
+        auxiliary = F.linear(features.mean((2, 3)), parameters["auxiliary.weight"], parameters["auxiliary.bias"])
+        return primary, auxiliary, features
+
+    def losses(self, parameters, batch) -> tuple[Tensor, Tensor, Tensor]:
         """Primary and auxiliary loss at a point, and the labels."""
-        logits, auxiliary, features = functional_call(self.network, parameters, (batch["image"],))
-        labels = self.labels(batch, features) if labels is None else labels
+        primary, auxiliary, features = self.look(parameters, batch)
+        labels = self.labels(batch, features)
         log_probability = auxiliary.log_softmax(1)
         focal = -((1 - log_probability.exp()) ** 2) * log_probability
-        return F.cross_entropy(logits, batch["label"]), (labels * focal).sum(1).mean(), labels
+        return primary, (labels * focal).sum(1).mean(), labels
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        return dict(self.network.named_parameters())
 
     def stepped(self, parameters, gradients):
         """The optimiser's step, written out."""
         after = {}
         for (name, p), gradient in zip(parameters.items(), gradients, strict=True):
-            state = self.optimizer.state.get(dict(self.network.named_parameters())[name], {})
+            state = self.optimizer.state.get(self.parameters[name], {})
             if isinstance(self.optimizer, torch.optim.SGD):
                 decayed = gradient + WEIGHT_DECAY * p
                 after[name] = p - LR * (decayed + 0.9 * state["momentum_buffer"] if state else decayed)
@@ -108,12 +144,12 @@ class Definition:
 
         Where there is a `first` half of the batch, `train` is the second.
         """
-        parameters = {name: p.detach().requires_grad_() for name, p in self.network.named_parameters()}
+        parameters = {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
         loss, labels = self.step_loss(parameters, train, first)
         gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
-        ahead = functional_call(self.network, self.stepped(parameters, gradients), (meta["image"],)).logits
+        ahead, *_ = self.look(self.stepped(parameters, gradients), meta)
         mean = labels.mean(0)
-        loss = F.cross_entropy(ahead, meta["label"]) + ENTROPY * (mean * mean.log()).sum()
+        loss = ahead + ENTROPY * (mean * mean.log()).sum()
         return list(torch.autograd.grad(loss, list(self.generator.parameters())))
 
     def step_loss(self, parameters, train, first=None) -> tuple[Tensor, Tensor]:
@@ -122,8 +158,7 @@ class Definition:
         if first is None:
             return primary + auxiliary, labels
         counts = [len(half["label"]) for half in (first, train)]
-        before = functional_call(self.network, parameters, (first["image"],)).logits
-        alone = F.cross_entropy(before, first["label"])
+        alone, *_ = self.look(parameters, first)
         return (counts[0] * alone + counts[1] * (primary + auxiliary)) / sum(counts), labels
 
     def step_generator(self, gradients: list[Tensor]) -> None:
@@ -131,17 +166,16 @@ class Definition:
             parameter.grad = gradient
         self.generator_optimizer.step()
 
-    def step_network(self, train, spared: bool = False) -> None:
+    def step_network(self, train, alone: bool = False) -> None:
         self.optimizer.zero_grad()
-        primary, auxiliary, _ = self.losses(dict(self.network.named_parameters()), train)
-        (primary if spared else primary + auxiliary).backward()
+        primary, auxiliary, _ = self.losses(self.parameters, train)
+        (primary if alone else primary + auxiliary).backward()
         self.optimizer.step()
 
     def train_halves(self, images: Noise, every: int) -> None:
         waiting = None
-        for number, batch in enumerate(DataLoader(images, BATCH)):
-            batch["image"] = batch["image"].double()
-            due, parameters = number % every == 0, dict(self.network.named_parameters())
+        for number, batch in enumerate(batches(images)):
+            due, parameters = number % every == 0, self.parameters
             count = math.ceil(len(batch["label"]) / 2)
             first, second = ({k: v[part] for k, v in batch.items()} for part in (slice(count), slice(count, None)))
             self.optimizer.zero_grad(set_to_none=False)  # a head that sees no image goes on by its momentum
@@ -152,38 +186,26 @@ class Definition:
             elif len(second["label"]):
                 loss = self.step_loss(parameters, second, first)[0]
             else:
-                loss = F.cross_entropy(self.network(first["image"]).logits, first["label"])
+                loss, *_ = self.look(parameters, first)
             waiting = (copy.deepcopy(self), second, first) if due else None
             loss.backward()
             self.optimizer.step()
 
-    def train(self, schedule: str, meta_batch: str, spare: bool = False) -> None:
+    def train(self, images: Noise | None = None, every: int = 2) -> None:
+        """The generator learns from every second step, whose labels the next batch judges."""
         waiting = None
-        for number, batch in enumerate(DataLoader(Noise(), BATCH)):
-            batch["image"] = batch["image"].double()
-            train = meta = batch
-            if meta_batch == "held_out":
-                held_out = hashed_uniform(batch["index"], 0) < 0.3
-                train, meta = ({k: v[chosen] for k, v in batch.items()} for chosen in (~held_out, held_out))
-            if schedule == "interleaved" and waiting is not None:
-                self.step_generator(waiting(batch))
-            elif waiting is not None:
-                self.step_generator(self.meta_gradient(waiting, batch))
-            spared, waiting, due = spare and waiting is not None, None, number % 2 == 0
-            if schedule == "interleaved" and due:
-                before = copy.deepcopy(self)
-                gradient = lambda meta, before=before, train=train: before.meta_gradient(train, meta)  # noqa: E731
-                self.step_network(train)
-                if meta_batch == "next":
-                    waiting = gradient
-                else:
-                    self.step_generator(gradient(meta))
-                continue
-            self.step_network(train, spared)
-            if due and meta_batch == "next":
-                waiting = train
-            elif due:
-                self.step_generator(self.meta_gradient(train, meta))
+        for number, batch in enumerate(batches(images)):
+            judging, due = waiting is not None, number % every == 0
+            if waiting is not None:
+                self.step_generator(waiting[0].meta_gradient(waiting[1], batch))
+            waiting = (copy.deepcopy(self), batch) if due else None
+            self.step_network(batch, alone=judging and not due)
+
+    def train_as_published(self) -> None:
+        """After each step the generator looks ahead at the next one on the same batch."""
+        for batch in batches():
+            self.step_network(batch)
+            self.step_generator(self.meta_gradient(batch, batch))
 
 
 def greatest_difference(module: torch.nn.Module, reference: torch.nn.Module) -> float:
@@ -191,26 +213,42 @@ def greatest_difference(module: torch.nn.Module, reference: torch.nn.Module) -> 
     return max((p - other[name]).abs().max().item() for name, p in module.named_parameters())
 
 
-@pytest.mark.parametrize("meta_batch", ["next", "same", "held_out"])
-@pytest.mark.parametrize("schedule", ["interleaved", "alternating"])
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_an_epoch_is_that_of_the_definition(optimizer: str, schedule: str, meta_batch: str) -> None:
-    module = maxl(
-        schedule=schedule, meta_batch=meta_batch, held_out_fraction=0.3, optimizer=OPTIMIZERS[optimizer], lr=LR
-    )
-    definition, start = Definition(module, optimizer), copy.deepcopy(module).double()
-    definition.train(schedule, meta_batch)
-    fit(module)
+def assert_same(module: TwoNetworks, definition: Definition, start: TwoNetworks) -> None:
     assert greatest_difference(module.generator, start.generator) > 1e-4
     assert greatest_difference(module.generator, definition.generator) < 1e-10
     assert greatest_difference(module.network, definition.network) < 1e-10
+
+
+@pytest.mark.parametrize("options", [{}, {"generator": "tiny"}, {"generator_every": 1}])
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_an_epoch_is_that_of_the_definition(optimizer: str, options: dict[str, object]) -> None:
+    """With a last batch of two images."""
+    module = maxl(optimizer=OPTIMIZERS[optimizer], lr=LR, **options)
+    definition, start = Definition(module, optimizer), copy.deepcopy(module).double()
+    definition.train(Noise(BATCH * BATCHES + 2), module.generator_every)
+    fit(module, data=Noise(BATCH * BATCHES + 2))
+    assert_same(module, definition, start)
+
+
+@pytest.mark.parametrize("meta_batch", ["next", "half"])
+def test_the_primary_loss_is_the_restricted_one_where_it_is_restricted(meta_batch: str) -> None:
+    module = maxl(
+        optimizer=OPTIMIZERS["momentum"], lr=LR, meta_batch=meta_batch, priors=[Restriction(loss="energy", weight=0.6)]
+    )
+    definition, start = Definition(module, "momentum", restriction=0.6), copy.deepcopy(module).double()
+    if meta_batch == "half":
+        definition.train_halves(Noise(), module.generator_every)
+    else:
+        definition.train()
+    fit(module)
+    assert_same(module, definition, start)
 
 
 @pytest.mark.parametrize(
     ("optimizer", "options"),
     [
         ("momentum", {}),
-        ("momentum", {"generator_every": 1, "generator": "tiny", "lookahead_every": 1}),
+        ("momentum", {"generator_every": 1, "generator": "tiny"}),
         ("adamw", {"generator_every": 1}),
     ],
 )
@@ -220,75 +258,27 @@ def test_halved_batches_are_those_of_the_definition(optimizer: str, options: dic
     definition, start = Definition(module, optimizer), copy.deepcopy(module).double()
     definition.train_halves(Noise(25), module.generator_every)
     fit(module, data=Noise(25))
-    assert greatest_difference(module.generator, start.generator) > 1e-4
-    assert greatest_difference(module.generator, definition.generator) < 1e-10
-    assert greatest_difference(module.network, definition.network) < 1e-10
+    assert_same(module, definition, start)
 
 
-@pytest.mark.parametrize("options", [{"generator": "tiny"}, {"method": "unrolled", "schedule": "alternating"}])
-def test_the_definition_with_other_options(options: dict[str, str]) -> None:
-    module = maxl(optimizer=OPTIMIZERS["momentum"], **options)
-    definition = Definition(module, "momentum")
-    definition.train(options.get("schedule", "interleaved"), "next")
-    fit(module)
-    assert greatest_difference(module.generator, definition.generator) < 1e-10
-
-
-@pytest.mark.parametrize("lookahead_every", [0, 2])
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_a_spared_batch_trains_the_primary_task_alone_whatever_is_logged(optimizer: str, lookahead_every: int) -> None:
-    module = maxl(spare_auxiliary=True, lookahead_every=lookahead_every, optimizer=OPTIMIZERS[optimizer], lr=LR)
-    definition, every = Definition(module, optimizer), Definition(module, optimizer)
-    definition.train("interleaved", "next", spare=True)
-    every.train("interleaved", "next")
+@pytest.mark.parametrize("generator", ["features", "tiny"])
+def test_the_published_form_by_double_backward_is_that_of_the_definition(optimizer: str, generator: str) -> None:
+    module = published(optimizer=OPTIMIZERS[optimizer], generator=generator)
+    definition, start = Definition(module, optimizer, temperature=1.0), copy.deepcopy(module).double()
+    definition.train_as_published()
     fit(module)
-    assert greatest_difference(definition.network, every.network) > 1e-4
-    assert greatest_difference(module.generator, definition.generator) < 1e-10
-    assert greatest_difference(module.network, definition.network) < 1e-10
+    assert_same(module, definition, start)
 
 
-def test_whole_epochs_in_turn() -> None:
-    """The first epoch trains the network, the second the generator; then every network is as the definition has it."""
-    module = maxl(schedule="alternating_epochs", meta_batch="same", optimizer=OPTIMIZERS["adamw"])
-    definition, start = Definition(module, "adamw"), copy.deepcopy(module).double()
-    batches = [batch | {"image": batch["image"].double()} for batch in DataLoader(Noise(), BATCH)]
-    for batch in batches:
-        definition.step_network(batch)
-    snapshots = Snapshots()
-    trainer = fit(module, max_epochs=2, callbacks=[snapshots])
-    first = snapshots.states[0]
-    assert all(torch.equal(first[f"generator.{n}"], p) for n, p in start.generator.named_parameters())
-    for batch in batches:
-        definition.step_generator(definition.meta_gradient(batch, batch))
-    assert trainer.global_step == 2 * BATCHES
-    assert greatest_difference(module.generator, definition.generator) < 1e-10
-    assert greatest_difference(module.network, definition.network) < 1e-10
-
-
-class Snapshots(L.Callback):
-    """The weights at the end of each epoch."""
-
-    def __init__(self) -> None:
-        self.states: list[dict[str, Tensor]] = []
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.states.append(copy.deepcopy(pl_module.state_dict()))
-
-
-@pytest.mark.parametrize("optimizer", [None, *OPTIMIZERS])
-def test_without_labels_it_is_plain_training_to_the_bit(optimizer: str | None) -> None:
-    options = {} if optimizer is None else {"optimizer": OPTIMIZERS[optimizer]}
-    torch.manual_seed(0)
-    plain, after = Pretrained(**options), torch.rand(3)
-    module = maxl(labels="none", **options)
-    module.scheduler = None
-    assert torch.equal(torch.rand(3), after)
-    for trained in (plain, module):
-        trained.warmup_epochs = 0.4
-        fit(trained, max_epochs=2, precision="32-true")
-    other = plain.state_dict()
-    assert module.state_dict().keys() == other.keys()
-    assert all(torch.equal(value, other[name]) for name, value in module.state_dict().items())
+def test_the_published_first_order_is_near_the_definition() -> None:
+    """Kinks of ReLU, not rounding, set its error: two forward passes on either side of them."""
+    module = published(optimizer=OPTIMIZERS["momentum"], method="first_order")
+    definition, start = Definition(module, "momentum", temperature=1.0), copy.deepcopy(module).double()
+    definition.train_as_published()
+    fit(module)
+    assert greatest_difference(module.generator, start.generator) > 1e-4
+    assert greatest_difference(module.generator, definition.generator) < 1e-5
 
 
 def test_with_labels_it_starts_like_plain_training() -> None:
@@ -296,12 +286,27 @@ def test_with_labels_it_starts_like_plain_training() -> None:
     plain, after = Pretrained(), torch.rand(3)
     module = maxl(generator="tiny")
     assert torch.equal(torch.rand(3), after)
-    assert all(torch.equal(value, module.state_dict()[name]) for name, value in plain.state_dict().items())
+    state = module.classifier.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in plain.classifier.state_dict().items())
+
+
+@pytest.mark.parametrize("optimizer", [None, *OPTIMIZERS])
+def test_with_an_auxiliary_weight_of_zero_it_is_plain_training_to_the_bit(optimizer: str | None) -> None:
+    options = {} if optimizer is None else {"optimizer": OPTIMIZERS[optimizer]}
+    torch.manual_seed(0)
+    plain = Pretrained(**options)
+    module = maxl(aux_weight=0.0, **options)
+    module.scheduler = None
+    for trained in (plain, module):
+        trained.warmup_epochs = 0.4
+        fit(trained, max_epochs=2, precision="32-true")
+    other = plain.classifier.state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in module.classifier.state_dict().items())
 
 
 def test_accumulation_and_clipping_are_those_of_plain_training() -> None:
     torch.manual_seed(0)
-    plain, module = Pretrained(), maxl(labels="none", accumulate_batches=2, gradient_clip_norm=0.01)
+    plain, module = Pretrained(), maxl(aux_weight=0.0, accumulate_batches=2, gradient_clip_norm=0.01)
     module.scheduler = None
     first = fit(plain, accumulate_grad_batches=2, gradient_clip_val=0.01)
     second = fit(module)
@@ -309,30 +314,31 @@ def test_accumulation_and_clipping_are_those_of_plain_training() -> None:
     assert greatest_difference(module.classifier, plain.classifier) < 1e-12
 
 
-@pytest.mark.parametrize("meta_gradient", ["normalised", "clipped", "raw"])
+@pytest.mark.parametrize("meta_gradient", ["normalised", "raw"])
 def test_without_entropy_and_with_v_zero_the_generator_learns_nothing(meta_gradient: str) -> None:
-    module = maxl(entropy_weight=0.0, meta_gradient=meta_gradient)
+    module = maxl(entropy_weight=0.0)
+    module.learner.meta_gradient = meta_gradient
     gradients = generator_gradient(module, v=0.0)
     assert all(torch.equal(g, torch.zeros_like(g)) for g in gradients.values())
     assert any(g.norm() > 0 for g in generator_gradient(module, v=1.0).values())
 
 
 def generator_gradient(module: MAXL, v: float, images: int = 6) -> dict[str, Tensor]:
-    module.trainer = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
     batch = next(iter(DataLoader(Noise(images), images)))
     learner, network = module.learner, module.network
-    outputs = network(batch["image"])
-    logits, labels = learner.generated(batch, outputs.features)
+    outputs = network(batch)
+    logits, labels = learner.generated(batch, outputs.seen.features)
     optimizer = torch.optim.SGD(network.parameters(), LR)
-    F.cross_entropy(outputs.logits, batch["label"]).backward()
+    F.cross_entropy(outputs.seen.logits, batch["label"]).backward()
     step = InnerStep(network, optimizer)
-    inner = InnerBatch(Part(batch, 1.0), RandomState(torch.device("cpu")), logits, labels)
+    labelled = LabelledPart(PartOfBatch(batch), RandomState(torch.device("cpu")), logits, labels)
     direction = {name: torch.full_like(p, v) for name, p in network.named_parameters()}
-    return learner.look_back([inner], step, direction).gradients
+    return learner.look_back([labelled], step, direction).gradients
 
 
 def test_a_normalised_meta_gradient_does_not_depend_on_its_length() -> None:
-    module = maxl(entropy_weight=0.0, meta_gradient="normalised")
+    module = maxl(entropy_weight=0.0)
+    module.learner.meta_gradient = "normalised"
     short, long = (generator_gradient(module, v) for v in (1e-3, 1e3))
     for name, gradient in short.items():
         torch.testing.assert_close(gradient, long[name], rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The data sets, one file each."""
+"""The sources of images: data sets, file formats, and wrappers that add auxiliary tasks to a source."""
 
 from lightning_priors.data.sources.base import RawSample, Source, Split, UnreadableImageError
 from lightning_priors.data.sources.cifar100 import CIFAR100
@@ -8,17 +8,20 @@ from lightning_priors.data.sources.folder import ImageFolderSource
 from lightning_priors.data.sources.kakapo import Kakapo
 from lightning_priors.data.sources.pets import OxfordPets
 from lightning_priors.data.sources.random_labels import RandomLabels
+from lightning_priors.data.sources.sub_classes import ClusteredLabels, RandomSubClasses
 from lightning_priors.data.sources.table import Table
 from lightning_priors.data.sources.waterbirds import Waterbirds
 
 __all__ = [
     "CIFAR100",
     "CUB200",
+    "ClusteredLabels",
     "FashionMNIST",
     "ImageFolderSource",
     "Kakapo",
     "OxfordPets",
     "RandomLabels",
+    "RandomSubClasses",
     "RawSample",
     "Source",
     "Split",

@@ -1,4 +1,4 @@
-"""What a data set has to answer, and what one of its images looks like before the transforms."""
+"""The contract of a source of images, and the form of one image before the transforms."""
 
 from abc import ABC, abstractmethod
 from typing import Literal, NotRequired, TypedDict
@@ -12,10 +12,10 @@ Split = Literal["train", "val", "test"]
 
 
 class RawSample(TypedDict):
-    """One image as its source has it; the transforms turn it into a `lightning_priors.batch.PriorSample`.
+    """One image as its source gives it; the transforms turn it into a `lightning_priors.batch.PriorSample`.
 
-    A source gives an optional key for all of its images or for none; an image without that annotation carries zeros
-    and a false ``*_valid``. Boxes, keypoints and mask refer to the pixels of `image`.
+    A source gives an optional key for all of its images or for none. Where an image lacks the annotation, the entry is
+    zero and its ``*_valid`` is false. Boxes, keypoints and mask refer to the pixels of `image`.
     """
 
     image: tv_tensors.Image
@@ -25,7 +25,7 @@ class RawSample(TypedDict):
     aux_labels: NotRequired[list[int]]
     """One entry per auxiliary task, -1 = no label."""
     group: NotRequired[int]
-    """Such as label times background."""
+    """The number of the group, such as a pair of label and background."""
     part_boxes: NotRequired[tv_tensors.BoundingBoxes]
     """(K, 4) float32 in the format XYXY, with the canvas size (H, W)."""
     part_valid: NotRequired[Tensor]
@@ -35,20 +35,20 @@ class RawSample(TypedDict):
     keypoint_valid: NotRequired[Tensor]
     """(P,) bool."""
     mask: NotRequired[tv_tensors.Image]
-    """(1, H, W) float32 in [0, 1], 1 = target. An image, not a `tv_tensors.Mask`: that would be resized to blocks."""
+    """(1, H, W) float32 in [0, 1], 1 = target. No `tv_tensors.Mask`, which is resized without interpolation."""
     mask_valid: NotRequired[bool]
     """Whether this image has a mask."""
 
 
 class UnreadableImageError(PriorError):
-    """An image file that is missing or cannot be decoded; the one error that ``on_bad_image: skip`` passes over."""
+    """An image file is missing or cannot be decoded; ``on_bad_image: skip`` passes over this error and no other."""
 
 
 class Source(ABC):
-    """A data set as rows with stable integer indices over all splits.
+    """A data set whose images have integer indices, each index in one split only.
 
-    The constructor only stores its options, so that building one is cheap and touches no file. A source reads its
-    index files in `setup` and its images in `load`, which may be called from several processes and threads.
+    The constructor stores the options and touches no file. `setup` reads the index files. `load` reads one image; it
+    may be called from several processes and threads.
 
     Example:
         >>> import torch
@@ -70,7 +70,7 @@ class Source(ABC):
     def classes(self) -> list[str]:
         """The names of the primary classes in the order of their labels.
 
-        May be asked before `setup`; a source that has to look into a file for them does so here.
+        They are known before `setup`: a source that finds them in a file reads the file here.
 
         Raises:
             PriorError: If that file is missing or wrong.
@@ -88,16 +88,16 @@ class Source(ABC):
 
     @property
     def part_names(self) -> list[str]:
-        """The names of the K part boxes; "left wing" and "right wing" change places in a mirrored image."""
+        """The names of the K part boxes; mirroring an image exchanges "left wing" and "right wing"."""
         return []
 
     @property
     def keypoint_names(self) -> list[str]:
-        """The names of the P keypoints; left and right change places in a mirrored image."""
+        """The names of the P keypoints; mirroring an image exchanges left and right."""
         return []
 
     def prepare_data(self) -> None:  # noqa: B027 - a hook: most sources have nothing to download
-        """Downloads what is needed, once per machine; nothing by default."""
+        """Downloads what is needed; Lightning calls it once per machine. By default it does nothing."""
 
     @abstractmethod
     def setup(self) -> None:
@@ -109,14 +109,18 @@ class Source(ABC):
 
     @abstractmethod
     def indices(self, split: Split) -> list[int]:
-        """The indices of a split; empty when the data has no such split.
+        """Returns the indices of a split; none when the data has no such split.
 
-        An empty "val" is carved from "train" by `lightning_priors.data.PriorDataModule`.
+        Without "val", `lightning_priors.data.PriorDataModule` sets training images aside for validation.
         """
 
     @abstractmethod
     def label(self, index: int) -> int:
-        """The primary label of an image, without reading the image."""
+        """Returns the primary label of an image without reading the image."""
+
+    def file(self, index: int) -> str:
+        """Returns the file of an image, relative to the source's folder; empty for an image that is no file."""
+        return ""
 
     @abstractmethod
     def load(self, index: int) -> RawSample:

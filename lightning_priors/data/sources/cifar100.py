@@ -1,8 +1,8 @@
-"""CIFAR-100: 60,000 pictures of a hundred kinds of things, 32 x 32, in a hierarchy of four levels.
+"""CIFAR-100: 60,000 pictures of a hundred classes, 32 x 32, in a hierarchy of four levels.
 
-Krizhevsky: Learning Multiple Layers of Features from Tiny Images. 2009. The files have two levels, 100 fine and 20
-coarse classes. The levels of 10 and 3 classes are those of Liu, Davison, Johns: Self-Supervised Generalisation with
-Meta Auxiliary Learning, 2019, as in ``create_dataset.py`` of https://github.com/lorenmt/maxl.
+Krizhevsky: Learning Multiple Layers of Features from Tiny Images. 2009. The files have two levels: 100 fine and 20
+coarse classes. The levels of 10 and 3 classes are from Liu, Davison, Johns: Self-Supervised Generalisation with Meta
+Auxiliary Learning, 2019, ``create_dataset.py`` of https://github.com/lorenmt/maxl.
 """
 
 import io
@@ -34,7 +34,7 @@ TEN: Mapping[str, Sequence[str]] = {
     "natural scenes": ("large_natural_outdoor_scenes",),
     "vehicles": ("vehicles_1", "vehicles_2"),
 }
-"""The coarse classes in each of ten; the names are ours, the groups and their order are the paper's."""
+"""The coarse classes in each of ten classes. Groups and order are the paper's, the names are ours."""
 
 THREE: Mapping[str, Sequence[str]] = {
     "animals": ("large animals and reptiles", "medium mammals", "small animals", "invertebrates", "people"),
@@ -49,26 +49,26 @@ HARMLESS = {
     ("numpy._core.multiarray", "_reconstruct"),
     ("_codecs", "encode"),
 }
-"""What the files are made of, beside lists, texts and numbers."""
+"""The only objects that reading the files may create, besides lists, texts and numbers."""
 
 
 class CIFAR100(Source):
-    """CIFAR-100 with one level of its hierarchy as the primary task and others as auxiliary tasks.
+    """Reads CIFAR-100; one level of its hierarchy is the primary task, other levels are auxiliary tasks.
 
-    The first 50,000 indices are the training images, the last 10,000 the test images; the data has no validation split
-    and no masks, boxes or keypoints. The coarse label of each image is read from the data set's own files.
+    The first 50,000 indices are the training images, the last 10,000 the test images. There is no validation split
+    and there are no masks, boxes or keypoints.
 
     Args:
         root: The folder with ``cifar-100-python``, or that folder itself.
         level: Number of classes of the primary task: 3, 10, 20 or 100.
-        target: A fine class such as "bear"; the primary task is then this class (label 0) against all others (label
-            1), whatever the level.
+        target: A fine class such as "bear". The primary task is then this class (label 0) against all others (label
+            1), and `level` is not used.
         aux: Levels of the auxiliary tasks, which are called ``level_3`` and so on.
-        download: Whether `prepare_data` may fetch missing files.
+        download: Whether `prepare_data` may download missing files.
 
     Raises:
-        PriorError: In `setup` and the names, if there are no files, they are not those of CIFAR-100, or a class or
-            level does not exist.
+        PriorError: In `setup` and in properties such as `classes`, if files are missing or are not those of CIFAR-100,
+            or a class or level does not exist.
 
     Example:
         >>> CIFAR100("/nowhere").setup()
@@ -104,7 +104,7 @@ class CIFAR100(Source):
         return {f"level_{level}": self._names(level) for level in self.aux}
 
     def prepare_data(self) -> None:
-        """Fetches the files if they are missing and `download` allows it."""
+        """Downloads the files if they are missing and `download` allows it."""
         if not self.download or (self.root / "cifar-100-python").is_dir():
             return
         try:
@@ -117,23 +117,23 @@ class CIFAR100(Source):
         """Reads the pictures, which take 184 MB.
 
         Raises:
-            PriorError: If there are no files, they are not those of CIFAR-100, or a class or level does not exist.
+            PriorError: If files are missing or are not those of CIFAR-100, or a class or level does not exist.
         """
         _ = self.classes, self.aux_classes, self._labels, self._pictures
 
     def indices(self, split: Split) -> list[int]:
-        """Training images, then test images; there is no validation split."""
+        """Returns the indices of a split: training images from 0, then test images; there is no validation split."""
         train, test = (len(part["fine_labels"]) for part in self._parts)
         return list({"train": range(train), "val": range(0), "test": range(train, train + test)}[split])
 
     def label(self, index: int) -> int:
-        """The class of the level, or 0 for the target and 1 for the others."""
+        """Returns the class at the level, or with a target 0 for the target and 1 for the others."""
         if self.target is None:
             return self._labels[self.level][index]
         return int(self._names(100)[self._labels[100][index]] != self.target)
 
     def load(self, index: int) -> RawSample:
-        """The picture with its labels."""
+        """Returns the image with its labels."""
         sample = RawSample(image=tv_tensors.Image(self._pictures[index]), label=self.label(index))
         if self.aux:
             sample["aux_labels"] = [self._labels[level][index] for level in self.aux]
@@ -146,7 +146,7 @@ class CIFAR100(Source):
         return inside if inside.is_dir() else existing_file(existing_folder(self.root) / "meta").parent
 
     def _names(self, level: int) -> list[str]:
-        """The class names of a level, in the order of their labels."""
+        """Returns the class names of a level, in the order of their labels."""
         if level in (20, 100):
             names: list[str] = self._meta["coarse_label_names" if level == 20 else "fine_label_names"]
             return names
@@ -169,7 +169,7 @@ class CIFAR100(Source):
 
     @cached_property
     def _labels(self) -> dict[int, list[int]]:
-        """For each level the label of each image."""
+        """The label of each image at each level."""
         fine, coarse = (
             [label for part in self._parts for label in part[key]] for key in ("fine_labels", "coarse_labels")
         )
@@ -184,11 +184,11 @@ class CIFAR100(Source):
 
 
 def coarser(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> list[int]:
-    """The group of each class.
+    """Finds the group of each class.
 
     Args:
         groups: The names of the classes in each group.
-        names: The classes in the order of their labels.
+        names: The class names in the order of their labels.
 
     Returns:
         For each class the position of its group.
@@ -204,27 +204,27 @@ def coarser(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> list[i
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads lists, texts, numbers and arrays; a pickle could otherwise run any code."""
+    """Reads lists, texts, numbers and arrays, and refuses all else, since a pickle can run any code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Refuses everything else."""
+        """Returns a class or function that the pickle asks for, if it is harmless."""
         if (module, name) not in HARMLESS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return super().find_class(module, name)
 
 
 def read_pickle(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Reads one of the data set's files, written by Python 2.
+    """Reads one of the data set's files, which are pickles written by Python 2.
 
     Args:
         path: The file.
-        keys: What it must have.
+        keys: The entries that it must have.
 
     Returns:
-        Its entries.
+        The entries of the file.
 
     Raises:
-        PriorError: If the file is missing, no such file, or lacks an entry.
+        PriorError: If the file is missing, is no file of CIFAR-100, or lacks an entry.
 
     >>> read_pickle(Path("/nowhere/train"), ["data"])
     Traceback (most recent call last):

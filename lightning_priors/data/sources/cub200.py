@@ -31,7 +31,7 @@ from lightning_priors.errors import PriorError, nearest
 
 BoxName = Literal["head", "bird"]
 HEAD_PARTS = frozenset({"beak", "crown", "forehead", "left eye", "nape", "right eye", "throat"})
-NOT_VISIBLE = 1  # the certainty of an annotator who could not see the attribute
+NOT_VISIBLE = 1  # the code of "not visible" among the certainties of an annotator
 
 
 @dataclass
@@ -41,22 +41,22 @@ class Bird:
     name: str
     """The file below ``images/``, such as "001.Black_footed_Albatross/bird.jpg"."""
     row: str
-    """Where it is listed."""
+    """Where it is listed, such as "row 7 of images.txt"; for messages."""
     species: int = -1
-    """The position of its class."""
+    """The position of its class in classes.txt."""
     training: bool = False
-    """Which part of the data set's own split it belongs to."""
+    """Whether the data set's own split has it in training."""
     box: tuple[float, float, float, float] | None = None
-    """x0, y0, x1, y1 of the whole bird."""
+    """x0, y0, x1, y1 of the whole bird, in pixels."""
     points: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """x, y of the visible parts by the part's position."""
+    """x, y of the visible parts in pixels, by the position of the part in parts.txt."""
 
 
 class CUBFolder:
-    """The index files and segmentations of CUB-200-2011, for every source that joins with them.
+    """Reads the index files of CUB-200-2011, for `CUB200` and for sources that use its annotation.
 
     Args:
-        root: The folder with images.txt, or the one above it with ``CUB_200_2011/``.
+        root: The folder with images.txt, or the folder above it with ``CUB_200_2011/``.
 
     Example:
         >>> CUBFolder("/nowhere").birds
@@ -88,7 +88,7 @@ class CUBFolder:
         """The images by their id, in the order of images.txt.
 
         Raises:
-            PriorError: If a file is missing or has a row that is wrong.
+            PriorError: If a file is missing or a row is wrong.
         """
         birds = {
             identity: Bird(name=name, row=row) for row, (identity, name) in read_columns(self.folder / "images.txt", 2)
@@ -105,7 +105,7 @@ class CUBFolder:
 
     @cached_property
     def segmentations(self) -> Path:
-        """The folder of the masks, which are an archive of their own; unpacked here or beside ``CUB_200_2011``."""
+        """The folder of the masks, in ``CUB_200_2011`` or beside it; they are a separate archive."""
         for place in (self.folder, self.folder.parent):
             if (place / "segmentations").is_dir():
                 return place / "segmentations"
@@ -114,7 +114,7 @@ class CUBFolder:
         )
 
     def mask_path(self, name: str) -> Path:
-        """The mask of an image."""
+        """Returns the file of an image's mask."""
         return self.segmentations / Path(name).with_suffix(".png")
 
     def attributes(self, wanted: Sequence[str]) -> tuple[list[str], NDArray[np.int8]]:
@@ -128,7 +128,7 @@ class CUBFolder:
             `birds`.
 
         Raises:
-            PriorError: If no attribute begins so.
+            PriorError: If no attribute begins with one of `wanted`.
         """
         places = [place / "attributes.txt" for place in (self.folder / "attributes", self.folder, self.folder.parent)]
         listed = next((place for place in places if place.is_file()), places[0])
@@ -141,7 +141,7 @@ class CUBFolder:
         column = {identity: number for number, identity in enumerate(chosen)}
         position = {identity: number for number, identity in enumerate(self.by_id)}
         values = np.full((len(position), len(chosen)), -1, dtype=np.int8)
-        # some lines have a cell too many; the first four are right in all of them
+        # some lines of the data set have a cell too many, after the first four
         for row, cells in read_columns(self.folder / "attributes" / "image_attribute_labels.txt", 5):
             image, attribute, present, certainty = cells[:4]
             if attribute in column and certainty != str(NOT_VISIBLE):
@@ -177,25 +177,25 @@ class CUBFolder:
 
 
 class CUB200(Source):
-    """CUB-200-2011 as its authors ship it; the test split is theirs, validation is carved from their training split.
+    """Reads CUB-200-2011 as its authors ship it.
 
-    Every image has keypoints (15 parts with visibility) and part boxes. With a target the primary task is this
-    species (label 0) against all others (label 1), and the species are the auxiliary task; without one the species
-    are the primary task.
+    The test split is theirs; the data module sets images of their training split aside for validation. Every image
+    has 15 keypoints, some of them not visible, and part boxes. With a target the primary task is this species (label
+    0) against all others (label 1), and the species are an auxiliary task. Without a target the species are the
+    primary task.
 
     Args:
-        root: The folder with images.txt, or the one above it.
-        target: The class of the primary task, such as "004.Groove_billed_Ani" or "Groove_billed_Ani".
-        masks: The segmentations, which are an archive of their own: "soft" takes the share of the annotators who
-            saw bird, "hard" is 1 from a half, "none" leaves masks out.
-        boxes: The part boxes: "head" surrounds the visible parts of the head, "bird" is the whole bird.
-        head_margin: What is added around the parts of the head on each side, as a fraction of the longer side of
-            their box.
-        attributes: Binary attributes as further auxiliary tasks, by the beginning of their names: "has_" takes all
-            312, "has_bill_shape" nine.
+        root: The folder with images.txt, or the folder above it.
+        target: The species of the primary task, such as "004.Groove_billed_Ani" or "Groove_billed_Ani".
+        masks: How the segmentations are read, which are a separate archive: "soft" gives the fraction of annotators
+            who marked a pixel as bird, "hard" gives 1 from one half on, "none" reads no masks.
+        boxes: The part boxes: "head" is around the visible parts of the head, "bird" around the whole bird.
+        head_margin: Margin of the head box on each side, as a fraction of the longer side of the box around the parts.
+        attributes: Beginnings of the names of binary attributes, each of which becomes an auxiliary task: "has_"
+            takes all 312, "has_bill_shape" takes nine.
 
     Raises:
-        PriorError: In `setup` and the names, if something is wrong with the options or the files.
+        PriorError: In `setup` and in properties such as `classes`, if an option or a file is wrong.
 
     Example:
         >>> CUB200("/nowhere").setup()
@@ -233,7 +233,7 @@ class CUB200(Source):
 
     @property
     def part_names(self) -> list[str]:
-        """Those of the option `boxes`."""
+        """The names in the option `boxes`."""
         return list(self.boxes)
 
     @property
@@ -252,18 +252,22 @@ class CUB200(Source):
             _ = self.folder.segmentations
 
     def indices(self, split: Split) -> list[int]:
-        """The rows of images.txt, counted from 0; there is no validation split."""
+        """Returns the rows of images.txt in a split, counted from 0; there is no validation split."""
         if split == "val":
             return []
         return [index for index, bird in enumerate(self.folder.birds) if bird.training == (split == "train")]
 
     def label(self, index: int) -> int:
-        """The species, or 0 for the target and 1 for the others."""
+        """Returns the species, or with a target 0 for the target and 1 for the others."""
         species = self.folder.birds[index].species
         return species if self.target is None else int(species != self._target_species)
 
+    def file(self, index: int) -> str:
+        """Returns the file of an image, relative to the folder with images.txt."""
+        return f"images/{self.folder.birds[index].name}"
+
     def load(self, index: int) -> RawSample:
-        """Reads an image and, with masks, its segmentation."""
+        """Reads an image, its boxes and keypoints and, unless masks are left out, its segmentation."""
         bird = self.folder.birds[index]
         image = read_image(self.folder.folder / "images" / bird.name, bird.row)
         sample = RawSample(image=image, label=self.label(index))
@@ -294,18 +298,18 @@ class CUB200(Source):
 def head_box(
     points: Mapping[int, tuple[float, float]], names: Sequence[str], margin: float, width: float, height: float
 ) -> list[float] | None:
-    """The box around the visible parts of a bird's head.
+    """Computes the box around the visible parts of a bird's head.
 
     Args:
-        points: x, y of the visible parts by their position in `names`.
+        points: x, y of the visible parts in pixels, by their position in `names`.
         names: The names of the parts.
-        margin: What is added on each side, as a fraction of the longer side.
-        width: Of the picture, in pixels.
-        height: Of the picture, in pixels.
+        margin: Margin on each side, as a fraction of the longer side of the box.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
 
     Returns:
-        x0, y0, x1, y1 inside the picture, or None when fewer than two parts of the head are visible, or they do not
-        span an area.
+        x0, y0, x1, y1 in pixels, inside the picture. None if fewer than two parts of the head are visible, or the box
+        has no area.
 
     >>> head_box({0: (10, 10), 1: (20, 15), 2: (90, 90)}, ["beak", "nape", "tail"], 0.1, 100, 100)
     [9.0, 9.0, 21.0, 16.0]
@@ -327,17 +331,17 @@ def head_box(
 def part_boxes(
     bird: Bird, part_names: Sequence[str], boxes: Sequence[BoxName], margin: float, image: Tensor
 ) -> list[Sequence[float] | None]:
-    """The chosen boxes of a bird.
+    """Returns the chosen boxes of a bird.
 
     Args:
-        bird: What is known about it.
+        bird: The bird.
         part_names: The names of its keypoints.
-        boxes: Which boxes.
-        margin: Of the head box, see `head_box`.
+        boxes: The names of the chosen boxes.
+        margin: Margin of the head box, see `head_box`.
         image: (3, H, W), the picture.
 
     Returns:
-        For each of `boxes` x0, y0, x1, y1, or None where it is not known.
+        For each of `boxes` x0, y0, x1, y1 in pixels, or None if it is not known.
 
     >>> part_boxes(Bird("a.jpg", "row 1", box=(1, 2, 3, 4)), [], ["head", "bird"], 0.2, torch.zeros(3, 9, 9))
     [None, (1, 2, 3, 4)]
@@ -348,14 +352,14 @@ def part_boxes(
 
 
 def keypoints(bird: Bird, number: int) -> tuple[Tensor, Tensor]:
-    """The keypoints of a bird as tensors.
+    """Returns the keypoints of a bird as tensors.
 
     Args:
-        bird: What is known about it.
+        bird: The bird.
         number: Number P of parts.
 
     Returns:
-        x, y (P, 2) and which are visible (P,).
+        x, y of each part in pixels, (P, 2) float32, and which parts are visible, (P,) bool.
 
     >>> keypoints(Bird("a.jpg", "row 1", points={1: (3.0, 4.0)}), 2)
     (tensor([[0., 0.],

@@ -21,23 +21,24 @@ DEFAULT_TARGET = "Shirt"  # the class that networks confuse most
 
 
 class FashionMNIST(Source):
-    """Fashion-MNIST with coarse groups of its classes as the primary task and finer ones as auxiliary tasks.
+    """Reads Fashion-MNIST; its ten classes, or any groups of them, are the primary task and the auxiliary tasks.
 
-    The first 60,000 indices are the training images, the last 10,000 the test images; the data has no validation
-    split and no masks, boxes or keypoints. The group of an image is its class among the ten.
+    The first 60,000 indices are the training images, the last 10,000 the test images. There is no validation split
+    and there are no masks, boxes or keypoints. The group of an image is its class among the ten.
 
     Args:
-        root: The folder with ``FashionMNIST/raw``, as torchvision has it.
-        target: The primary task is this class (label 0) against the other nine (label 1); "Shirt" when neither this
+        root: The folder with ``FashionMNIST/raw``, where torchvision looks for the files.
+        target: The primary task is this class (label 0) against the other nine (label 1); "Shirt" if neither `target`
             nor `groups` is given.
-        groups: The primary classes as lists of class names, instead of a target; the images of a class that is in no
-            group are left out. Ten lists of one name make the original task.
-        aux: For each auxiliary task its classes as lists of class names, as for `groups`; an image of a class that
-            is in none has no label there. The ten classes when None.
-        download: Whether `prepare_data` may fetch missing files.
+        groups: The primary classes, each a list of class names; given instead of a target. Images of a class that is
+            in no group are left out. Ten lists of one name make the original task.
+        aux: For each auxiliary task its classes, each a list of class names. Images of a class that is in no list
+            have no label in this task. When None, one auxiliary task with the ten classes.
+        download: Whether `prepare_data` may download missing files.
 
     Raises:
-        PriorError: In `setup` and the names, if there are no files, a class does not exist, or one is in two groups.
+        PriorError: In `setup` and in properties such as `classes`, if there are no files, a class does not exist, or
+            a class is in two groups.
 
     Example:
         >>> source = FashionMNIST("data", groups=[["Sandal", "Sneaker", "Ankle boot"], ["Bag"]])
@@ -61,14 +62,14 @@ class FashionMNIST(Source):
 
     @property
     def classes(self) -> list[str]:
-        """The target and "other", or the groups, each by the names of its classes."""
+        """The target and "other", or the groups; a group is named by its classes, such as "Shirt + Coat"."""
         if self.groups is None:
             return [self.target or DEFAULT_TARGET, "other"]
         return [" + ".join(group) for group in self.groups]
 
     @property
     def aux_classes(self) -> dict[str, list[str]]:
-        """The classes of each auxiliary task, each by the names of its classes."""
+        """The classes of each auxiliary task, named as the groups are."""
         return {task: [" + ".join(group) for group in groups] for task, groups in self._aux_groups.items()}
 
     @property
@@ -77,7 +78,7 @@ class FashionMNIST(Source):
         return list(CLASSES)
 
     def prepare_data(self) -> None:
-        """Fetches the files if they are missing and `download` allows it."""
+        """Downloads the files if they are missing and `download` allows it."""
         if not self.download:
             return
         try:
@@ -90,12 +91,12 @@ class FashionMNIST(Source):
         """Reads the pictures, which take 55 MB.
 
         Raises:
-            PriorError: If there are no files, a class does not exist, or one is in two groups.
+            PriorError: If there are no files, a class does not exist, or a class is in two groups.
         """
         _ = self._labels, self._aux_labels, self._pictures
 
     def indices(self, split: Split) -> list[int]:
-        """The images whose class is in a group."""
+        """Returns the images of a split whose class is in a group."""
         train = len(self._parts[0].targets)
         return [
             index
@@ -104,11 +105,11 @@ class FashionMNIST(Source):
         ]
 
     def label(self, index: int) -> int:
-        """The group of an image, -1 if it has none."""
+        """Returns the primary class of an image, -1 if its class is in no group."""
         return self._labels[self._kinds[index]]
 
     def load(self, index: int) -> RawSample:
-        """The picture in three equal channels."""
+        """Returns the image in three equal channels, with its labels."""
         kind = self._kinds[index]
         image = tv_tensors.Image(self._pictures[index].expand(3, -1, -1))
         sample = RawSample(image=image, label=self._labels[kind], group=kind)
@@ -147,7 +148,7 @@ class FashionMNIST(Source):
 
     @cached_property
     def _aux_labels(self) -> list[list[int]]:
-        """For each auxiliary task, the label of each original class."""
+        """The label of each original class in each auxiliary task."""
         return [group_labels(groups, f"aux {task!r}") for task, groups in self._aux_groups.items()]
 
     @property
@@ -156,14 +157,14 @@ class FashionMNIST(Source):
 
 
 def group_labels(groups: Sequence[Sequence[str]], option: str) -> list[int]:
-    """The group of each class of Fashion-MNIST.
+    """Finds the group of each class of Fashion-MNIST.
 
     Args:
         groups: Lists of class names.
-        option: Where they stand, for the message.
+        option: The option that gives the groups, for the message.
 
     Returns:
-        For each of the ten classes the position of its group, -1 if it is in none.
+        For each of the ten classes the position of its group, -1 if it is in no group.
 
     Raises:
         PriorError: If a class does not exist or is in two groups, or a group is empty.

@@ -1,9 +1,11 @@
-"""Pictures in folders by split and class, with a twin folder of masks if there is one."""
+"""Your own pictures in folders, one for each split and class, and their masks in folders of the same names."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_priors.data.sources.base import RawSample, Source, Split
 from lightning_priors.data.sources.reading import (
@@ -18,6 +20,7 @@ from lightning_priors.errors import PriorError, nearest
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 MASKS = "masks"
+NAMED_FILES = 3  # that are not used; more are only counted
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
@@ -26,25 +29,26 @@ class PictureFile:
     """One picture."""
 
     path: Path
-    """Below the root: split, class, file."""
+    """Relative to the root."""
     split: Split
     label: int
     mask: Path | None
 
 
 class ImageFolderSource(Source):
-    """``ROOT/<split>/<class>/<picture>``, and ``ROOT/masks/<split>/<class>/<picture>`` for those that have a mask.
+    """Reads pictures from ``ROOT/<split>/<class>/<picture>`` and masks from ``ROOT/masks/<split>/<class>/<picture>``.
 
-    The splits are train, val and test; without val, validation is carved from train. The classes are the folders of
-    train in alphabetical order. A mask has its picture's name, with any suffix, and its size.
+    The splits are train, val and test; without val the data module sets training images aside. The classes are the
+    folders in train, in alphabetical order. A mask has the name of its picture, with any suffix, and the same size;
+    some pictures may have no mask. Files and folders that are not used are named once.
 
     Args:
         root: The folder with the splits.
-        masks: How masks are read where there is a folder ``masks``: "soft" takes grey levels as a share, "hard" is 1
-            from the level 128, "none" leaves them out.
+        masks: How masks are read where there is a folder ``masks``: "soft" divides grey levels by 255, "hard" gives 1
+            from the level 128 on, "none" reads no masks.
 
     Raises:
-        PriorError: In `setup` and the names, if a folder is missing, misspelt or empty.
+        PriorError: In `setup` and `classes`, if a folder is missing, misspelt or empty.
 
     Example:
         >>> import tempfile
@@ -64,24 +68,28 @@ class ImageFolderSource(Source):
 
     @property
     def classes(self) -> list[str]:
-        """The folders of the training split."""
+        """The names of the folders in train."""
         return list(self._labels)
 
     def setup(self) -> None:
         """Lists the files.
 
         Raises:
-            PriorError: If a folder is missing, misspelt or empty, or no mask has a picture.
+            PriorError: If a folder is missing, misspelt or empty, or a mask has no picture.
         """
         _ = self._files
 
     def indices(self, split: Split) -> list[int]:
-        """The pictures of a split in alphabetical order."""
+        """Returns the pictures of a split in alphabetical order."""
         return [index for index, file in enumerate(self._files) if file.split == split]
 
     def label(self, index: int) -> int:
-        """The class by the folder."""
+        """Returns the class, which is the folder of the picture."""
         return self._files[index].label
+
+    def file(self, index: int) -> str:
+        """Returns the file of a picture, relative to the root."""
+        return str(self._files[index].path)
 
     def load(self, index: int) -> RawSample:
         """Reads a picture and its mask."""
@@ -102,7 +110,7 @@ class ImageFolderSource(Source):
 
     @cached_property
     def _masks(self) -> dict[Path, Path] | None:
-        """The mask of each picture's path without suffix, or None where there are to be none."""
+        """The masks by split, class and name without suffix; None without masks."""
         folder = self.root / MASKS
         if self.masks == "none" or not folder.is_dir():
             return None
@@ -111,12 +119,14 @@ class ImageFolderSource(Source):
     @cached_property
     def _files(self) -> list[PictureFile]:
         self._check_folders()
-        files = [file for split in SPLITS if (self.root / split).is_dir() for file in self._files_of(split)]
+        splits = [split for split in SPLITS if (self.root / split).is_dir()]
+        files = [file for split in splits for file in self._files_of(split)]
         if self._masks:
             pictures = _by_name((file.path for file in files), Path())
             unused = [mask for name, mask in self._masks.items() if name not in pictures]
             if unused:
                 raise PriorError(f"the mask {unused[0]} has no picture ({len(unused)} masks have none)")
+        self._say_what_is_not_used(splits, {file.path for file in files})
         return files
 
     def _files_of(self, split: Split) -> list[PictureFile]:
@@ -132,8 +142,19 @@ class ImageFolderSource(Source):
             files += [PictureFile(path, split, label, masks.get(path.with_suffix(""))) for path in paths]
         return files
 
+    def _say_what_is_not_used(self, splits: list[Split], pictures: set[Path]) -> None:
+        """Names the folders that are no splits and the files in splits that are no pictures of a class."""
+        below = (path for split in splits for path in sorted((self.root / split).rglob("*")))
+        files = (path.relative_to(self.root) for path in below if path.is_file())
+        seen = (path for path in files if not any(part.startswith(".") for part in path.parts))
+        unused = [f"{name}/" for name in _folders(self.root) if name not in (*SPLITS, MASKS)]
+        unused += [str(path) for path in seen if path not in pictures]
+        if unused:
+            more = f" and {len(unused) - NAMED_FILES} more" if len(unused) > NAMED_FILES else ""
+            rank_zero_info(f"not used of {self.root}: {', '.join(unused[:NAMED_FILES])}{more}")
+
     def _check_folders(self) -> None:
-        """That no split is misspelt: it would be left out without a word."""
+        """Checks that train has classes and that no split is misspelt."""
         if not self._labels:
             raise PriorError(f"{self.root / 'train'} has no class folders")
         for name in _folders(self.root):
@@ -147,7 +168,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _by_name(paths: Iterable[Path], folder: Path) -> dict[Path, Path]:
-    """The files by their place below a folder, without suffix, which picture and mask have in common."""
+    """Returns files by their path below a folder without suffix, which a picture and its mask share."""
     known: dict[Path, Path] = {}
     for path in paths:
         name = path.relative_to(folder).with_suffix("")

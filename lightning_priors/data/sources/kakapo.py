@@ -1,4 +1,4 @@
-"""The embedded data set: is this bird a kakapo? Drawn by code, so that it needs no download and knows all of itself."""
+"""Kakapo or another bird? A data set that code draws: it needs no download, and its annotation is exact."""
 
 from typing import NamedTuple
 
@@ -12,42 +12,47 @@ from lightning_priors.data.sources.kakapo_drawing import PLACES, Picture, draw
 from lightning_priors.errors import PriorError
 
 SPLIT_ROOM = 1_000_000
-"""Each split counts its indices from a multiple of this: its pictures do not depend on the sizes of the others."""
+"""The first index of each split is a multiple of this, so that no picture depends on the sizes of other splits."""
 SMALLEST = 16
 
 
 class Scene(NamedTuple):
-    """What is in a picture."""
+    """The content of a picture."""
 
     label: int
     species: int
     place: int
-    """0 = on land, where kakapos live; 1 = in the open."""
+    """0 = on land, where kakapos live; 1 = in the open, before sky or water."""
     kind: str
     """The background: forest, grass, sky or water."""
 
 
 class Kakapo(Source):
-    """A kakapo (label 0) or one of eight other birds (label 1), drawn in a place that may give the answer away.
+    """Draws a kakapo (label 0) or one of eight other birds (label 1) in a place that may give the answer away.
 
-    The species differ at the head: beak, crest, eye ring, face disc; their bodies and colours overlap. Birds vary in
-    pose, scale, colour and light, twigs hide parts of them, and a pale mist around them keeps the place off their
-    outline, so that a network that looks at the bird alone hardly sees it. In training the place agrees with the label
-    in a share `bias` of the pictures: kakapos on forest floor or grass, other birds before sky or water. In validation
-    and test the place is independent of the label, so that the four groups (label times place) show who looks at the
-    place. The auxiliary task is the species; a picture has an exact mask of the visible bird, the box of its head and
-    three keypoints (tip of the beak, eye, crown).
+    The species differ at the head: beak, crest, eye ring, face disc. Their bodies and colours overlap. Birds vary in
+    pose, scale, colour and light, and twigs hide parts of them. A pale mist around each bird hides the place along its
+    outline, so that a network that looks only at the bird hardly sees the place.
 
-    A picture depends on `seed`, `size` and its index alone, and in training on `bias`, which moves birds to another
-    place and changes nothing else. It is drawn when first asked for and kept, at 4 `size`^2 bytes.
+    In training the place agrees with the label in a fraction `bias` of the pictures: kakapos on forest floor or grass,
+    other birds before sky or water. In validation and test the place is independent of the label, so that the accuracy
+    in the four groups (label times place) shows whether a network looks at the place. The auxiliary task is the
+    species. A picture has an exact mask of the visible bird, the box of its head and three keypoints (tip of the beak,
+    eye, crown).
+
+    A picture depends on `seed`, `size` and its index alone. In training it also depends on `bias`, which moves birds
+    to another place and changes nothing else. Each picture is drawn once and kept in memory, at 4 `size`^2 bytes.
 
     Args:
         train_size: Number of training images.
         val_size: Number of validation images.
         test_size: Number of test images.
-        bias: Share of the training images whose place agrees with the label; 0.5 is independence.
+        bias: Fraction of the training images whose place agrees with the label; with 0.5 they are independent.
         size: Height and width in pixels.
-        seed: Another seed gives other pictures.
+        seed: Seed of the pictures.
+
+    Raises:
+        PriorError: In `setup`, if an option is out of its range.
 
     Example:
         >>> source = Kakapo(train_size=4, val_size=2, test_size=2, size=32)
@@ -76,31 +81,31 @@ class Kakapo(Source):
 
     @property
     def classes(self) -> list[str]:
-        """The kakapo, and the rest."""
+        """The kakapo and the other birds."""
         return ["kakapo", "other bird"]
 
     @property
     def aux_classes(self) -> dict[str, list[str]]:
-        """One auxiliary task: the species, the kakapo being the first."""
+        """One auxiliary task: the species, of which the kakapo is the first."""
         return {"species": [species.name for species in SPECIES]}
 
     @property
     def group_names(self) -> list[str]:
-        """Group number = 2 * label + place."""
+        """The names of the groups, whose numbers are 2 * label + place."""
         return [f"{name} {place}" for name in self.classes for place in ("on land", "in the open")]
 
     @property
     def part_names(self) -> list[str]:
-        """The one part with a box."""
+        """One part: the head."""
         return ["head"]
 
     @property
     def keypoint_names(self) -> list[str]:
-        """The points on the head."""
+        """Three points on the head."""
         return ["tip of the beak", "eye", "crown"]
 
     def setup(self) -> None:
-        """Checks the options; the pictures are drawn one by one when they are asked for.
+        """Checks the options. The pictures are drawn later, each when it is first loaded.
 
         Raises:
             PriorError: If an option is out of its range.
@@ -116,7 +121,7 @@ class Kakapo(Source):
             raise PriorError(f"Kakapo: seed must not be negative, not {self.seed}")
 
     def indices(self, split: Split) -> list[int]:
-        """The indices of a split: training from 0, validation from 1,000,000, test from 2,000,000."""
+        """Returns the indices of a split: training from 0, validation from 1,000,000, test from 2,000,000."""
         start, length = {
             "train": (0, self.train_size),
             "val": (SPLIT_ROOM, self.val_size),
@@ -125,14 +130,14 @@ class Kakapo(Source):
         return list(range(start, start + length))
 
     def label(self, index: int) -> int:
-        """0 for a kakapo, 1 for another bird."""
+        """Returns 0 for a kakapo, 1 for another bird."""
         return self.scene(index).label
 
     def scene(self, index: int) -> Scene:
         """Decides what is in a picture, without drawing it.
 
         Args:
-            index: Of any split.
+            index: The index of the picture.
 
         >>> Kakapo(bias=1.0).scene(0).place == Kakapo(bias=1.0).scene(0).label
         True
@@ -145,7 +150,7 @@ class Kakapo(Source):
         return Scene(label, species, place, PLACES[place][int(kind * len(PLACES[place]))])
 
     def load(self, index: int) -> RawSample:
-        """The picture at an index with its species, group, mask, head box and keypoints."""
+        """Draws a picture, or takes it from memory; with species, group, mask, head box and keypoints."""
         scene = self.scene(index)
         picture = self._drawn.get(index)
         if picture is None:

@@ -1,6 +1,6 @@
-"""The birds of `Kakapo`: one plump body for all, told apart by what sits on the head.
+"""The birds of `Kakapo`, which share a plump body and differ at the head.
 
-A head is described in units of its own radius around its centre, looking to the right.
+Coordinates on a head are in units of its radius, from its centre; the bird looks to the right.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from lightning_priors.data.sources.kakapo_shapes import (
 
 
 class Species(NamedTuple):
-    """What one species has on its head, and the plumages it is seen in."""
+    """The head of one species and its possible plumages."""
 
     name: str
     plumages: tuple[str, ...]
@@ -35,9 +35,9 @@ class Species(NamedTuple):
 EYE = (0.35, -0.2)
 BEAK_BASE = (0.6, 0.0)
 EXTENT = (0.6, 0.95)
-"""The longer side of a bird as a fraction of the picture, from and to."""
+"""Smallest and largest length of a bird's longer side, as a fraction of the picture."""
 SHARED_PLUMAGE = 0.45
-"""How often another bird wears a plumage of the kakapo, so that green alone does not tell."""
+"""Fraction of other birds with a plumage of the kakapo, so that green alone does not show a kakapo."""
 
 
 class Bird(NamedTuple):
@@ -53,7 +53,7 @@ _DARK = (34, 30, 34)
 
 
 def _round_eye(iris: Colour, ring: Colour | None = None, size: float = 0.17) -> tuple[Patch, ...]:
-    """An eye at (0.35, -0.2): ring, iris, pupil, glint."""
+    """Draws an eye at `EYE`: ring, iris, pupil, glint."""
     x, y = EYE
     patches = [Patch(oval(x, y, 1.75 * size, 1.75 * size), ring)] if ring else []
     patches.append(Patch(oval(x, y, size, size, 14), iris))
@@ -63,7 +63,7 @@ def _round_eye(iris: Colour, ring: Colour | None = None, size: float = 0.17) -> 
 
 
 def _fan() -> tuple[Patch, ...]:
-    """The hoopoe's crest: five feathers, each with a dark end behind an orange one."""
+    """Draws the hoopoe's crest: five orange feathers with dark ends."""
     patches = []
     for angle in np.radians((-70.0, -95.0, -120.0, -145.0, -168.0)):
         for distance, colour in ((1.5, _DARK), (1.1, (232, 152, 84))):
@@ -72,12 +72,12 @@ def _fan() -> tuple[Patch, ...]:
 
 
 def _whiskers() -> tuple[Patch, ...]:
-    """The fine dark lines that radiate over the kakapo's face disc."""
+    """Draws the fine dark lines that radiate over the kakapo's face disc."""
     spoke = polygon((0.28, 0.0), (0.66, 0.03), (0.66, -0.03))
     return tuple(Patch(turned(spoke, a) + np.array((0.4, 0.1)), (150, 130, 74)) for a in np.linspace(0.6, 5.8, 11))
 
 
-# back, wing, belly
+# the colours of back, wing and belly
 PLUMAGES: dict[str, tuple[Colour, Colour, Colour]] = {
     "moss": ((106, 130, 52), (82, 106, 42), (156, 164, 86)),
     "fern": ((74, 134, 62), (54, 106, 52), (144, 172, 98)),
@@ -230,7 +230,7 @@ _FLECK = oval(0.0, 0.0, 1.6, 1.0, 6)
 
 
 def _moved(patches: list[Patch], angle: float, scale: float, shift: Outline) -> list[Patch]:
-    """Turns, scales and shifts patches, all their points at once."""
+    """Rotates, scales and shifts patches."""
     points = turned(np.concatenate([outline for outline, _ in patches]), angle) * scale + shift
     moved, start = [], 0
     for outline, colour in patches:
@@ -240,7 +240,7 @@ def _moved(patches: list[Patch], angle: float, scale: float, shift: Outline) -> 
 
 
 def _body(rng: np.random.Generator, colours: tuple[Colour, Colour, Colour], height: float) -> list[Patch]:
-    """Tail, body, belly, mottles and wing, lying along x."""
+    """Draws tail, body, belly, wing and mottles; the body lies along x."""
     back, wing, belly = colours
     shade: Colour = (int(0.62 * wing[0]), int(0.62 * wing[1]), int(0.62 * wing[2]))
     tail = _TAIL.copy()
@@ -257,7 +257,7 @@ def _body(rng: np.random.Generator, colours: tuple[Colour, Colour, Colour], heig
 
 
 def _mottles(rng: np.random.Generator, dark: Colour, light: Colour, height: float) -> list[Patch]:
-    """Dark and light flecks over the back and flank, from few to many."""
+    """Draws dark and light flecks on back and flank."""
     count = int(rng.integers(6, 48))
     angle, radius = rng.uniform(0.0, 2.0 * np.pi, count), np.sqrt(rng.random(count))
     centres = np.stack((0.42 * radius * np.cos(angle) - 0.04, 0.4 * height * radius * np.sin(angle)), axis=1)
@@ -266,7 +266,7 @@ def _mottles(rng: np.random.Generator, dark: Colour, light: Colour, height: floa
 
 
 def _legs(rng: np.random.Generator, tilt: float, height: float) -> list[Patch]:
-    """Two legs straight down from the belly, whatever the tilt of the body, and their toes."""
+    """Draws two legs with toes, which point straight down for any tilt of the body."""
     colour = tinted(((150, 110, 60), (90, 84, 80), (206, 120, 50))[rng.integers(3)], rng)
     length = 0.36 * height + rng.uniform(0.08, 0.3)
     patches = []
@@ -281,7 +281,7 @@ def _legs(rng: np.random.Generator, tilt: float, height: float) -> list[Patch]:
 
 
 def _head(rng: np.random.Generator, species: Species, crown: Colour) -> tuple[list[Patch], Outline]:
-    """The head in its own units, and its keypoints: tip of the beak, eye, crown."""
+    """Draws the head in its own units; also returns its keypoints (3, 2): tip of the beak, eye, crown."""
     crest_height, beak_length = rng.uniform(0.75, 1.15), rng.uniform(0.85, 1.15)
     beak = [Patch((outline - BEAK_BASE) * (beak_length, 1.0) + BEAK_BASE, colour) for outline, colour in species.beak]
     crest = [Patch(outline * (1.0, crest_height), colour) for outline, colour in species.crest]
@@ -293,7 +293,7 @@ def _head(rng: np.random.Generator, species: Species, crown: Colour) -> tuple[li
 
 
 def _framed(bird: Bird, rng: np.random.Generator) -> Bird:
-    """Faces the bird left or right and puts it, whole, somewhere into the unit square."""
+    """Lets the bird face left or right and places all of it in the unit square."""
     patches = bird.body + bird.head
     lengths = [len(outline) for outline, _ in patches]
     points = np.concatenate([outline for outline, _ in patches] + [bird.keypoints])
@@ -308,14 +308,14 @@ def _framed(bird: Bird, rng: np.random.Generator) -> Bird:
 
 
 def hatch(rng: np.random.Generator, species: Species) -> Bird:
-    """One individual of a species: plumage, pose, size and place drawn from `rng`.
+    """Draws one bird of a species with random plumage, pose, size and place.
 
     Args:
         rng: Source of all randomness.
         species: One of `SPECIES`.
 
     Returns:
-        Its patches in painting order, body before head, and the keypoints of its head; all inside the unit square.
+        The patches in the order of painting, body before head, and the keypoints of the head, all in the unit square.
 
     >>> bird = hatch(np.random.default_rng(0), SPECIES[0])
     >>> bird.keypoints.shape, bool((bird.keypoints >= 0).all() and (bird.keypoints <= 1).all())

@@ -1,6 +1,6 @@
-"""Polygons and colours from which the pictures of `Kakapo` are made; no pixels.
+"""Polygons and colours, of which the pictures of `Kakapo` consist.
 
-Every outline is a closed polygon, (N, 2) float, x to the right and y down.
+An outline is a closed polygon, (N, 2) float, with x to the right and y down.
 """
 
 import math
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 Outline = NDArray[np.float64]
 Colour = tuple[int, int, int]
 TINT = (12.0, 4.0, 4.0, 4.0)
-"""Standard deviation between individuals of brightness, red, green and blue."""
+"""Standard deviation of brightness, red, green and blue between birds of one plumage."""
 
 
 class Patch(NamedTuple):
-    """One filled polygon; a bird is a list of them, painted in order."""
+    """One filled polygon."""
 
     outline: Outline
     colour: Colour
 
 
 def polygon(*points: tuple[float, float]) -> Outline:
-    """A polygon with these corners, (N, 2).
+    """Makes an outline (N, 2) of its N corners x, y.
 
     >>> polygon((0, 0), (1, 0), (0, 1)).shape
     (3, 2)
@@ -32,10 +32,10 @@ def polygon(*points: tuple[float, float]) -> Outline:
 
 
 def rounded(*points: tuple[float, float]) -> Outline:
-    """Cuts the corners of a closed polygon twice (Chaikin), so that a few points make a smooth outline.
+    """Makes a smooth outline of a few points by cutting its corners twice (Chaikin's algorithm).
 
     Args:
-        points: The N corners, xy.
+        points: The N corners x, y.
 
     Returns:
         The outline, (4 N, 2).
@@ -52,11 +52,11 @@ def rounded(*points: tuple[float, float]) -> Outline:
 
 
 def oval(x: float, y: float, width: float, height: float, corners: int = 20) -> Outline:
-    """An ellipse as a polygon.
+    """Makes an ellipse as a polygon.
 
     Args:
-        x: Centre.
-        y: Centre.
+        x: x of the centre.
+        y: y of the centre.
         width: Half axis along x.
         height: Half axis along y.
         corners: Number N of points.
@@ -72,11 +72,11 @@ def oval(x: float, y: float, width: float, height: float, corners: int = 20) -> 
 
 
 def turned(outline: Outline, angle: float) -> Outline:
-    """Rotates around the origin.
+    """Rotates an outline around the origin.
 
     Args:
         outline: (N, 2).
-        angle: Radians; positive is clockwise, as y points down.
+        angle: Angle in radians; positive is clockwise, as y points down.
 
     Returns:
         (N, 2).
@@ -90,13 +90,13 @@ def turned(outline: Outline, angle: float) -> Outline:
 
 
 def scattered(outline: Outline, scale: Outline, angle: Outline, centre: Outline) -> Outline:
-    """Many copies of one outline.
+    """Copies an outline to several places.
 
     Args:
         outline: (N, 2).
-        scale: (M,), size of each copy.
-        angle: (M,), its turn in radians.
-        centre: (M, 2), its place.
+        scale: (M,), factor of the size of each copy.
+        angle: (M,), rotation of each copy in radians.
+        centre: (M, 2), centre of each copy.
 
     Returns:
         (M, N, 2).
@@ -112,11 +112,11 @@ def scattered(outline: Outline, scale: Outline, angle: Outline, centre: Outline)
 
 
 def tinted(colour: Colour, rng: np.random.Generator) -> Colour:
-    """The colour of one individual: brightness and each channel shifted a little.
+    """Varies a colour: shifts its brightness and each of its channels a little.
 
     Args:
         colour: Red, green, blue in [0, 255].
-        rng: Source of the shift.
+        rng: Source of all randomness.
 
     Returns:
         Red, green, blue in [0, 255].

@@ -36,36 +36,38 @@ class Pet:
     """One line of trainval.txt or test.txt."""
 
     row: str
-    """Where it stands."""
+    """Its name in messages, such as "row 1 of trainval.txt"."""
     name: str
     """The image's file below ``images/`` without its ending, such as "Abyssinian_100"."""
     number: float
-    """That of the breed, in the order of the data set."""
+    """The number of the breed in the data set."""
     species: str
     """Cat or dog."""
 
     @property
     def breed(self) -> str:
-        """What stands before the number, such as "Abyssinian" or "american_bulldog"."""
+        """The name without the image's number, such as "Abyssinian" or "american_bulldog"."""
         return self.name.rpartition("_")[0]
 
 
 class OxfordPets(Source):
-    """Oxford-IIIT Pet: cat or dog, the breed, or one breed against all others; the other labels are auxiliary tasks.
+    """Reads Oxford-IIIT Pet: cat or dog, which breed, or one breed against all others.
 
-    The training images come first (trainval.txt), then the test images; validation is carved from training.
+    The labels that are not the primary task are auxiliary tasks. The indices count the training images
+    (trainval.txt) first, then the test images; the data module sets training images aside for validation.
 
     Args:
-        root: The folder with ``images`` and ``annotations``, or the one above it with ``oxford-iiit-pet``.
-        primary: The primary task without a target: "species", cat or dog, with the breed as auxiliary task, or the
-            other way round.
-        target: A breed such as "Abyssinian": the primary task is then this breed (label 0) against all others (label
-            1), and breed and species are the auxiliary tasks.
-        masks: "soft" takes the trimap's undecided border as one half, "hard" leaves it out, "none" leaves masks out.
-        download: Whether `prepare_data` may fetch missing files.
+        root: The folder with ``images`` and ``annotations``, or the folder above it with ``oxford-iiit-pet``.
+        primary: The primary task without a target: "species" (cat or dog), with the breed as auxiliary task, or
+            "breed", with the species as auxiliary task.
+        target: A breed such as "Abyssinian". The primary task is then this breed (label 0) against all others (label
+            1), and breed and species are auxiliary tasks.
+        masks: How trimaps are read: "soft" gives one half on the undecided border, "hard" gives 0 there, "none" reads
+            no masks.
+        download: Whether `prepare_data` may download missing files.
 
     Raises:
-        PriorError: In `setup` and the names, if something is wrong with the options or the files.
+        PriorError: In `setup` and in properties such as `classes`, if an option or a file is wrong.
 
     Example:
         >>> OxfordPets("/nowhere").setup()
@@ -89,7 +91,7 @@ class OxfordPets(Source):
 
     @property
     def classes(self) -> list[str]:
-        """The target and "other", or species or breeds."""
+        """The target and "other", or the species, or the breeds."""
         if self.target is None:
             return list(self._numbers[self.primary])
         look_up(self._numbers["breed"], self.target, "breed", "option target")
@@ -97,12 +99,12 @@ class OxfordPets(Source):
 
     @property
     def aux_classes(self) -> dict[str, list[str]]:
-        """What is not the primary task of breed and species."""
+        """Breed and species without the primary task."""
         tasks = [task for task in ("breed", "species") if self.target is not None or task != self.primary]
         return {task: list(self._numbers[task]) for task in tasks}
 
     def prepare_data(self) -> None:
-        """Fetches the files if they are missing and `download` allows it."""
+        """Downloads the files if they are missing and `download` allows it."""
         if not self.download or (self.root / "oxford-iiit-pet").is_dir():
             return
         try:
@@ -122,17 +124,21 @@ class OxfordPets(Source):
             existing_folder(self.folder / "annotations" / "trimaps")
 
     def indices(self, split: Split) -> list[int]:
-        """Training images, then test images; there is no validation split."""
+        """Returns the indices of a split: training images from 0, then test images; there is no validation split."""
         train, test = (len(part) for part in self._parts)
         return list({"train": range(train), "val": range(0), "test": range(train, train + test)}[split])
 
     def label(self, index: int) -> int:
-        """The species or breed, or 0 for the target and 1 for the others."""
+        """Returns the species or breed, or with a target 0 for the target and 1 for the others."""
         pet = self._pets[index]
         return self._label(pet, self.primary) if self.target is None else int(pet.breed != self.target)
 
+    def file(self, index: int) -> str:
+        """Returns the file of an image, relative to the folder with ``images`` and ``annotations``."""
+        return f"images/{self._pets[index].name}.jpg"
+
     def load(self, index: int) -> RawSample:
-        """Reads an image and, with masks, its trimap."""
+        """Reads an image and, unless masks are left out, its trimap."""
         pet = self._pets[index]
         image = read_image(self.folder / "images" / f"{pet.name}.jpg", pet.row)
         sample = RawSample(
@@ -187,17 +193,23 @@ def read_trimap(path: Path, row: str, image: tv_tensors.Image, kind: MaskKind) -
     """Reads the trimap of a picture as a mask.
 
     Args:
-        path: A picture with the levels 1 (pet), 2 (background) and 3 (border, not decided).
-        row: Where the file is named.
-        image: (3, H, W), the picture it belongs to.
-        kind: "soft" takes the border as one half, "hard" as background.
+        path: A picture with the levels 1 (pet), 2 (background) and 3 (undecided border).
+        row: Where the file is named, for the message.
+        image: (3, H, W), the picture that the trimap belongs to.
+        kind: "soft" gives one half on the border, "hard" gives 0.
 
     Returns:
         (1, H, W) float32 in [0, 1].
 
     Raises:
         UnreadableImageError: If the file is missing or broken.
-        PriorError: If it has another size than the picture, or other levels.
+        PriorError: If the trimap has another size than the picture, or other levels.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "pet.png"
+    >>> Image.fromarray(np.array([[1, 3, 2]], dtype=np.uint8)).save(path)
+    >>> read_trimap(path, "row 1 of test.txt", tv_tensors.Image(torch.zeros(3, 1, 3)), "soft").tolist()
+    [[[1.0, 0.5, 0.0]]]
     """
     try:
         with Image.open(existing_file(path)) as picture:

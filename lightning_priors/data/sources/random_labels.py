@@ -1,32 +1,32 @@
-"""Auxiliary labels that say nothing: the control for what auxiliary labels are good for."""
+"""Auxiliary labels exchanged at random: the control for the use of real ones."""
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 
-from lightning_priors.data.sources.base import RawSample, Source, Split
+from lightning_priors.data.sources.base import Source
 from lightning_priors.data.sources.reading import look_up, named_once
+from lightning_priors.data.sources.wrapper import AddedTasks, read_each
 from lightning_priors.errors import PriorError
 
 
-class RandomLabels(Source):
-    """A source with a random twin of each auxiliary task, called ``random_<task>``.
+class RandomLabels(AddedTasks):
+    """Adds a random twin of each auxiliary task of a source, called ``random_<task>``.
 
-    The twin has the same classes and, within each primary class, the same labels, but exchanged at random among the
-    images. So it is as complex as the task and tells the primary class as well, but nothing beyond (the baseline
-    "random" of Liu et al. 2019, "Self-Supervised Generalisation with Meta Auxiliary Learning"). Outside the training
-    split it has no labels.
+    The twin has the classes of the task and, within each primary class, the same labels exchanged at random among the
+    images. So it is as complex as the task and carries the same information about the primary class, but none beyond
+    (the baseline "random" of Liu et al. 2019, "Self-Supervised Generalisation with Meta Auxiliary Learning"). Images
+    outside of the training split have no label.
 
-    All training images are read once, in `setup`.
+    `setup` reads every training image once.
 
     Args:
         source: Any source with auxiliary tasks.
-        twins: Which of its tasks get a twin; all if not given.
-        seed: Of the exchange.
+        twins: The tasks that get a twin; all of them when None.
+        seed: Seed of the exchange.
 
     Raises:
-        PriorError: If the source raises it, or has no such task.
+        PriorError: In `setup` and `aux_classes`, if the source has no auxiliary tasks or lacks one of `twins`.
 
     Example:
         >>> from lightning_priors.data.sources import Kakapo
@@ -37,84 +37,35 @@ class RandomLabels(Source):
     """
 
     def __init__(self, source: Source, twins: Sequence[str] | None = None, seed: int = 0) -> None:
-        self.source = source
+        super().__init__(source, seed)
         self.twins = twins
-        self.seed = seed
 
     @property
-    def classes(self) -> list[str]:
-        """Those of the source."""
-        return self.source.classes
+    def added_classes(self) -> dict[str, list[str]]:
+        """The classes of each twin, which are those of its task."""
+        return {f"random_{task}": self.source.aux_classes[task] for task in self._twin_columns()}
 
-    @property
-    def aux_classes(self) -> dict[str, list[str]]:
-        """The auxiliary tasks of the source, then the twins."""
-        known = self.source.aux_classes
-        return known | {f"random_{task}": known[task] for task in self._tasks}
-
-    @property
-    def group_names(self) -> list[str]:
-        """Those of the source."""
-        return self.source.group_names
-
-    @property
-    def part_names(self) -> list[str]:
-        """Those of the source."""
-        return self.source.part_names
-
-    @property
-    def keypoint_names(self) -> list[str]:
-        """Those of the source."""
-        return self.source.keypoint_names
-
-    def prepare_data(self) -> None:
-        """Lets the source download what it needs."""
-        self.source.prepare_data()
-
-    def setup(self) -> None:
-        """Lets the source read its files, then exchanges labels.
-
-        Raises:
-            PriorError: If the source raises it, or has no such task.
-        """
-        self.source.setup()
-        _ = self._labels
-
-    def indices(self, split: Split) -> list[int]:
-        """Those of the source."""
-        return self.source.indices(split)
-
-    def label(self, index: int) -> int:
-        """That of the source."""
-        return self.source.label(index)
-
-    def load(self, index: int) -> RawSample:
-        """The image of the source with the labels of the twins added."""
-        sample = self.source.load(index)
-        sample["aux_labels"] = sample["aux_labels"] + self._labels.get(index, [-1] * len(self._tasks))
-        return sample
-
-    @cached_property
-    def _tasks(self) -> dict[str, int]:
-        """The tasks with a twin and their columns."""
-        columns = named_once(self.source.aux_classes, "auxiliary task")
-        if not columns:
-            raise PriorError(f"RandomLabels: {type(self.source).__name__} has no auxiliary tasks here")
-        names = list(columns) if self.twins is None else self.twins
-        return {name: look_up(columns, name, "auxiliary task", "option twins") for name in names}
-
-    @cached_property
-    def _labels(self) -> dict[int, list[int]]:
-        """The labels of the twins of each training image."""
-        indices = self.source.indices("train")
-        primary = np.array([self.source.label(index) for index in indices])
-        given = np.array([self.source.load(index)["aux_labels"] for index in indices])
+    def added_labels(self) -> dict[int, list[int]]:
+        """Exchanges the labels of each task among the training images of each primary class."""
+        known = read_each(self.source, self.source.indices("train"), lambda sample: sample["aux_labels"])
+        if not known:
+            return {}
+        primary = np.array([self.source.label(index) for index in known])
+        given = np.array(list(known.values()))
         columns = []
-        for number, column in enumerate(self._tasks.values()):
+        for number, column in enumerate(self._twin_columns().values()):
             labels = given[:, column].copy()
             for value in np.unique(primary):
                 rows = np.flatnonzero(primary == value)
                 generator = np.random.default_rng((self.seed, number, int(value)))
                 labels[rows] = labels[generator.permutation(rows)]
             columns.append(labels)
-        return dict(zip(indices, np.stack(columns, 1).tolist(), strict=True))
+        return dict(zip(known, np.stack(columns, 1).tolist(), strict=True))
+
+    def _twin_columns(self) -> dict[str, int]:
+        """Returns the column in ``aux_labels`` of each task that gets a twin."""
+        columns = named_once(self.source.aux_classes, "auxiliary task")
+        if not columns:
+            raise PriorError(f"RandomLabels: {type(self.source).__name__} has no auxiliary tasks here")
+        names = list(columns) if self.twins is None else self.twins
+        return {name: look_up(columns, name, "auxiliary task", "option twins") for name in names}

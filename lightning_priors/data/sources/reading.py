@@ -1,4 +1,4 @@
-"""Files of data sets, read with errors that name the file and the row; used by the sources that have files."""
+"""Readers of data set files; their errors name the file and the row."""
 
 import csv
 import math
@@ -19,25 +19,31 @@ from lightning_priors.errors import PriorError, nearest
 
 Known = TypeVar("Known")
 MaskKind = Literal["none", "soft", "hard"]
-"""How masks are read: not at all, with their grey levels as a share, or as 1 from the level 128."""
+"""How a mask's grey levels become values in [0, 1]: no masks at all, level / 255, or 1 from the level 128 on."""
 
-HARD_LEVEL = 128  # of 255: at least half of the annotators of CUB-200-2011 saw bird there
-COMPARED_NAMES = 5000  # in a folder with more files, comparing all of them with a missing one takes seconds
-OUTSIDE_PIXELS, OUTSIDE_SHARE = 1.0, 0.05  # how far a box may reach outside the picture, for rounding
+HARD_LEVEL = 128  # in CUB-200-2011: at least half of the annotators marked the pixel as bird
+COMPARED_NAMES = 5000  # files that a missing name is compared with; more would take seconds
+OUTSIDE_PIXELS, OUTSIDE_SHARE = 1.0, 0.05  # how far rounding may put a box outside the picture
 
 
 def read_image(path: Path, row: str) -> tv_tensors.Image:
-    """Reads a picture as its pixels are stored: annotations refer to these, whatever a camera's orientation mark says.
+    """Reads a picture without turning it by its EXIF orientation, since annotations refer to the stored pixels.
 
     Args:
         path: A file in any format that Pillow reads.
-        row: Where the file is named, such as "row 7 of metadata.csv".
+        row: Where the file is named, such as "row 7 of metadata.csv"; for the message.
 
     Returns:
-        (3, H, W) uint8; grey pictures have three equal channels, transparency is dropped.
+        (3, H, W) uint8. A grey picture gets three equal channels; transparency is dropped.
 
     Raises:
         UnreadableImageError: If the file is missing or broken.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "grey.png"
+    >>> Image.new("L", (6, 4)).save(path)
+    >>> read_image(path, "row 2 of birds.csv").shape
+    torch.Size([3, 4, 6])
     """
     return tv_tensors.Image(_pixels(path, "RGB", row).permute(2, 0, 1))
 
@@ -47,45 +53,61 @@ def read_mask(path: Path, row: str, image: Tensor, kind: MaskKind) -> tv_tensors
 
     Args:
         path: A grey picture, 255 = target.
-        row: Where the file is named.
-        image: (3, H, W), the picture it belongs to.
-        kind: "soft" or "hard".
+        row: Where the file is named, for the message.
+        image: (3, H, W), the picture that the mask belongs to.
+        kind: "soft" divides the levels by 255, "hard" gives 1 from the level 128 on.
 
     Returns:
         (1, H, W) float32 in [0, 1].
 
     Raises:
         UnreadableImageError: If the file is missing or broken.
-        PriorError: If it has another size than the picture, or 1 where 255 is meant.
+        PriorError: If the mask has another size than the picture, or the levels 0 and 1 instead of 0 and 255.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "mask.png"
+    >>> Image.new("L", (6, 4), 51).save(path)
+    >>> read_mask(path, "row 2 of birds.csv", torch.zeros(3, 4, 6), "soft").shape
+    torch.Size([1, 4, 6])
     """
     grey = _pixels(path, "L", row)
     if grey.shape != image.shape[1:]:
         (height, width), (image_height, image_width) = grey.shape, image.shape[1:]
         raise PriorError(f"the mask {path} ({row}) is {width} x {height}, its image {image_width} x {image_height}")
-    if grey.max() == 1:  # would be taken for a target that nobody can see
+    if grey.max() == 1:  # divided by 255 it would hardly differ from an empty mask
         raise PriorError(f"the mask {path} ({row}) has the levels 0 and 1; the target's is 255")
     share = grey / 255 if kind == "soft" else (grey >= HARD_LEVEL).float()
     return tv_tensors.Image(share[None])
 
 
 def empty_mask(image: Tensor) -> tv_tensors.Image:
-    """The mask (1, H, W) of a picture (3, H, W) that has none."""
+    """Makes the mask of a picture that has none.
+
+    Args:
+        image: (3, H, W).
+
+    Returns:
+        (1, H, W), zero.
+
+    >>> empty_mask(torch.ones(3, 4, 6)).shape
+    torch.Size([1, 4, 6])
+    """
     return tv_tensors.Image(torch.zeros(1, *image.shape[1:]))
 
 
 def checked_boxes(
     boxes: Sequence[Sequence[float] | None], image: Tensor, names: Sequence[str], row: str
 ) -> tuple[tv_tensors.BoundingBoxes, Tensor]:
-    """The part boxes of a picture, clipped where rounding put them a little outside.
+    """Checks the part boxes of a picture and clips those that rounding put a little outside.
 
     Args:
-        boxes: For each part x0, y0, x1, y1 in pixels, or None where it is not annotated.
+        boxes: For each of K parts x0, y0, x1, y1 in pixels, or None where it is not annotated.
         image: (3, H, W), the picture.
         names: The names of the parts, for the message.
-        row: Where the boxes stand.
+        row: Where the boxes stand, for the message.
 
     Returns:
-        The boxes (K, 4), zero where not annotated, and which are (K,).
+        The boxes (K, 4) float32 in pixels, zero where not annotated, and which of them are annotated, (K,) bool.
 
     Raises:
         PriorError: If a box has no area, or reaches outside the picture by more than 1 pixel and 5 % of its side.
@@ -114,19 +136,25 @@ def checked_boxes(
 
 
 def read_table(path: Path, wanted: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
-    """Reads a CSV file with a header.
+    r"""Reads a CSV file with a header.
 
     Args:
         path: The file, in UTF-8.
         wanted: Columns that it must have.
 
     Yields:
-        For each row its name, such as "row 2 of metadata.csv", and its cells by column. The header is row 1, so
-        that the number is the line of an editor and the row of a spreadsheet.
+        For each row its name, such as "row 2 of metadata.csv", and its cells by column. The header is row 1, as in
+        an editor or a spreadsheet.
 
     Raises:
         PriorError: If the file is missing, is no text or lacks a column, or a row has more or fewer cells than the
             header.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "birds.csv"
+    >>> _ = path.write_text("path,label\na.png,cat\n")
+    >>> list(read_table(path, ["path"]))
+    [('row 2 of birds.csv', {'path': 'a.png', 'label': 'cat'})]
     """
     existing_file(path)
     try:
@@ -145,11 +173,11 @@ def read_table(path: Path, wanted: Iterable[str] = ()) -> Iterator[tuple[str, di
 
 
 def require_columns(columns: Collection[str], wanted: Iterable[str], path: Path) -> None:
-    """Checks that a table has some columns.
+    """Checks that a table has certain columns.
 
     Args:
-        columns: Those that it has.
-        wanted: Those that it must have.
+        columns: The columns of the table.
+        wanted: The columns that it must have.
         path: The file, for the message.
 
     Raises:
@@ -165,17 +193,23 @@ def require_columns(columns: Collection[str], wanted: Iterable[str], path: Path)
 
 
 def read_columns(path: Path, number: int) -> Iterator[tuple[str, list[str]]]:
-    """Reads a file of cells with spaces between them, as those of CUB-200-2011.
+    r"""Reads a file whose cells are separated by spaces, as the files of CUB-200-2011 are.
 
     Args:
         path: The file.
-        number: How many cells are wanted. What follows is a part of the last one, as its name may contain spaces.
+        number: Number of cells in a line. The last cell takes the rest of the line, spaces included.
 
     Yields:
         For each line its name, such as "row 1 of images.txt", and its cells.
 
     Raises:
         PriorError: If the file is missing or a line has fewer cells.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "parts.txt"
+    >>> _ = path.write_text("1 left eye\n2 beak\n")
+    >>> list(read_columns(path, 2))
+    [('row 1 of parts.txt', ['1', 'left eye']), ('row 2 of parts.txt', ['2', 'beak'])]
     """
     existing_file(path)
     with path.open(encoding="utf-8") as lines:
@@ -190,15 +224,15 @@ def read_columns(path: Path, number: int) -> Iterator[tuple[str, list[str]]]:
 
 
 def number_in(cell: str, column: str, row: str) -> float:
-    """A cell as a finite number.
+    """Converts the text of a cell to a finite number.
 
     Args:
-        cell: Its text.
-        column: Its column, for the message.
-        row: Its row, for the message.
+        cell: The text.
+        column: The column of the cell, for the message.
+        row: The row of the cell, for the message.
 
     Raises:
-        PriorError: If it is none.
+        PriorError: If the text is no finite number.
 
     >>> number_in("3.5", "x0", "row 2 of birds.csv")
     3.5
@@ -213,16 +247,16 @@ def number_in(cell: str, column: str, row: str) -> float:
 
 
 def look_up(known: Mapping[str, Known], name: str, what: str, row: str) -> Known:
-    """What belongs to a name in a file.
+    """Looks up what belongs to a name.
 
     Args:
-        known: The right names, and what belongs to each.
-        name: Which is looked for.
-        what: What the names are, for the message.
-        row: Where the name stands.
+        known: The possible names, and what belongs to each.
+        name: The name to look up.
+        what: What the names stand for, such as "class"; for the message.
+        row: Where the name stands, for the message.
 
     Raises:
-        PriorError: If there is no such name.
+        PriorError: If the name is not known; names the nearest one.
 
     >>> look_up({"cat": 0, "dog": 1}, "dgo", "class", "row 3 of pets.csv")
     Traceback (most recent call last):
@@ -234,10 +268,14 @@ def look_up(known: Mapping[str, Known], name: str, what: str, row: str) -> Known
 
 
 def existing_file(path: Path) -> Path:
-    """The path of a file that is there.
+    """Checks that a file exists, and returns its path.
 
     Raises:
-        PriorError: If it is not; names the nearest file or folder that is.
+        PriorError: If it does not exist; names the nearest file or folder that does.
+
+    >>> existing_file(Path("/nowhere/at/all.csv"))
+    Traceback (most recent call last):
+    lightning_priors.errors.PriorError: no file /nowhere/at/all.csv: / has no 'nowhere', choose from ...
     """
     if not path.is_file():
         raise PriorError(f"no file {path}{hint_beside(path)}")
@@ -245,10 +283,13 @@ def existing_file(path: Path) -> Path:
 
 
 def existing_folder(path: Path) -> Path:
-    """The path of a folder that is there.
+    """Checks that a folder exists, and returns its path.
 
     Raises:
-        PriorError: If it is not; names the nearest file or folder that is.
+        PriorError: If it does not exist; names the nearest file or folder that does.
+
+    >>> existing_folder(Path("/")) == Path("/")
+    True
     """
     if not path.is_dir():
         raise PriorError(f"no folder {path}{hint_beside(path)}")
@@ -256,7 +297,7 @@ def existing_folder(path: Path) -> Path:
 
 
 def hint_beside(path: Path) -> str:
-    """The end of an error line about a missing path: how far the path exists, and what is there.
+    """Writes the end of an error line about a missing path: how far the path exists, and what is there.
 
     Args:
         path: A path that does not exist.
@@ -264,7 +305,7 @@ def hint_beside(path: Path) -> str:
     >>> hint_beside(Path("/nowhere/at/all.csv")).startswith(": / has no 'nowhere', ")
     True
     """
-    missing = Path(os.path.abspath(path))  # also without ".."
+    missing = Path(os.path.abspath(path))  # which also resolves ".."
     while not missing.parent.is_dir():
         missing = missing.parent
     beside = islice((entry.name for entry in missing.parent.iterdir()), COMPARED_NAMES)
@@ -273,7 +314,14 @@ def hint_beside(path: Path) -> str:
 
 
 def named_once(names: Iterable[str], what: str) -> dict[str, int]:
-    """The position of each name.
+    """Numbers names in their order and checks that each occurs once.
+
+    Args:
+        names: The names.
+        what: What they stand for, such as "class"; for the message.
+
+    Returns:
+        The position of each name, from 0.
 
     Raises:
         PriorError: If a name occurs twice.
@@ -290,13 +338,13 @@ def named_once(names: Iterable[str], what: str) -> dict[str, int]:
 
 
 def _pixels(path: Path, mode: str, row: str) -> Tensor:
-    """The pixels (H, W) or (H, W, 3) of a picture as uint8."""
+    """Reads the pixels of a picture: (H, W) uint8 for the mode "L", (H, W, 3) for "RGB"."""
     try:
         with Image.open(path) as picture:
             return torch.from_numpy(np.array(picture.convert(mode)))
     except FileNotFoundError as error:
         raise UnreadableImageError(f"no file {path} ({row}){hint_beside(path)}") from error
-    # what Pillow's decoders raise at broken files
+    # Pillow's decoders raise all of these for broken files
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).replace(f" {str(path)!r}", "").replace("\n", " ")
         raise UnreadableImageError(f"cannot read {path} ({row}): {reason}") from error

@@ -1,4 +1,4 @@
-"""Your own data as one table: CSV with a header, or JSON Lines."""
+"""Your own pictures in one table: CSV with a header, or JSON Lines."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,46 +37,48 @@ class TableRow:
     """One row of the table."""
 
     row: str
-    """Where it stands."""
+    """Its name in messages, such as "row 2 of table.csv"."""
     path: str
     split: Split
     label: int
     group: int | None
-    """None where the table has no groups."""
+    """None if the table has no groups."""
     aux_labels: list[int]
     mask: str | None
-    """Its file, empty where this picture has none; None where the table has no masks."""
+    """Its file, empty if this picture has no mask; None if the table has no masks."""
     boxes: list[list[float] | None]
     points: list[list[float] | None]
 
 
 class Table(Source):
-    r"""One CSV file with a header, or one JSON Lines file: a picture per row, and what is known about it.
+    r"""Reads pictures and their annotation from one table with a row for each picture.
 
-    A column with a default name may be missing; one that you name must be there. Empty cells mean "not annotated":
-    no mask, no box, no keypoint, no auxiliary label (nor does -1 give one). Boxes and keypoints are in pixels of the
-    picture, from (0, 0) in the upper left corner to (W, H) in the lower right one. Classes are named by the cells;
-    unless you list them they are all that occur, numbers in their order, other names alphabetically.
+    The columns `split`, `mask` and `group` may be missing unless you rename them; every other column that you name
+    must be there. An empty cell means "not annotated": no mask, no box, no keypoint, no auxiliary label (-1 also
+    means no auxiliary label). Boxes and keypoints are in pixels of the picture, from (0, 0) in the upper left corner
+    to (W, H) in the lower right one. Unless you list the primary classes, they are the names that occur in the
+    column: numbers in their order, other names alphabetically. So are the auxiliary classes and the groups.
 
     Args:
-        root: The folder of the table, to which the paths in it are relative.
-        table: The file in it: ``.csv``, or ``.jsonl`` for JSON Lines.
+        root: The folder of the table; paths in the table are relative to it.
+        table: The file of the table: ``.csv`` with a header, or ``.jsonl`` for JSON Lines.
         path: Column of the picture's file.
-        label: Column of the primary class: its name, or its number where you list the classes.
+        label: Column of the primary class: its name, or its number if you list the classes.
         classes: The primary classes in the order of their labels.
-        split: Column with train, val or test; without it every row is for training, and validation is carved from
-            that.
+        split: Column with train, val or test. Without it every row is for training, and the data module sets some
+            aside for validation.
         mask: Column of the mask's file, a grey picture of the same size with 255 on the target.
-        masks: How masks are read: "soft" takes grey levels as a share, "hard" is 1 from the level 128, "none" leaves
-            them out.
-        group: Column of the group, such as label and background together.
-        aux: Columns of auxiliary classes.
-        boxes: For each part the four columns of x0, y0, x1, y1; by default the part "box" with columns of these
-            names.
-        keypoints: For each point the two columns of x and y.
+        masks: How masks are read: "soft" divides grey levels by 255, "hard" gives 1 from the level 128 on, "none"
+            reads no masks.
+        group: Column of the group, such as a pair of label and background.
+        aux: Columns of auxiliary classes; each is one auxiliary task.
+        boxes: For each part the four columns of x0, y0, x1, y1. By default one part "box" with the columns x0, y0, x1
+            and y1, if the table has them.
+        keypoints: For each keypoint the two columns of x and y.
 
     Raises:
-        PriorError: In `setup` and the names, if the table or a column is missing, or a cell is wrong.
+        PriorError: In `setup` and in properties such as `classes`, if the table or a column is missing, or a cell is
+            wrong.
 
     Example:
         >>> import tempfile
@@ -122,12 +124,12 @@ class Table(Source):
 
     @property
     def aux_classes(self) -> dict[str, list[str]]:
-        """For each auxiliary column the classes that occur in it."""
+        """The classes that occur in each auxiliary column."""
         return {column: list(numbers) for column, numbers in self._aux_numbers.items()}
 
     @property
     def group_names(self) -> list[str]:
-        """The groups that occur, in order."""
+        """The groups that occur in the group column."""
         return list(self._group_numbers)
 
     @property
@@ -144,17 +146,21 @@ class Table(Source):
         """Reads the table.
 
         Raises:
-            PriorError: If it or a column is missing, or a cell is wrong.
+            PriorError: If the table or a column is missing, or a cell is wrong.
         """
         _ = self._rows
 
     def indices(self, split: Split) -> list[int]:
-        """The rows of the table without its header, counted from 0."""
+        """Returns the rows of a split, counted from 0 without the header."""
         return [index for index, row in enumerate(self._rows) if row.split == split]
 
     def label(self, index: int) -> int:
-        """The label column."""
+        """Returns the primary class of the row."""
         return self._rows[index].label
+
+    def file(self, index: int) -> str:
+        """Returns the file of a picture as the table names it."""
+        return self._rows[index].path
 
     def load(self, index: int) -> RawSample:
         """Reads a picture, and its mask if the row names one."""
@@ -190,7 +196,7 @@ class Table(Source):
 
     @cached_property
     def _columns(self) -> dict[str, None]:
-        """The columns in their order, after a check of those that are asked for."""
+        """The columns in their order; checks that the named ones are there."""
         columns = {column: None for _, cells in self._records for column in cells}
         named = [*self.aux, *(column for columns in self.keypoints.values() for column in columns)]
         named += [column for columns in (self.boxes or {}).values() for column in columns]
@@ -241,7 +247,7 @@ class Table(Source):
         return {name: number for number, name in enumerate(self._names_in(self.group))} if self._has(self.group) else {}
 
     def _names_in(self, column: str) -> list[str]:
-        """The classes that occur in a column: numbers in their order, other names alphabetically."""
+        """Returns the names in a column: numbers in their order, other names alphabetically."""
         names = {cells.get(column, "") for _, cells in self._records} - NOT_LABELLED
         try:
             return sorted(names, key=int)
@@ -287,7 +293,7 @@ class Table(Source):
         )
 
     def _label(self, cell: str, row: str) -> int:
-        """The label of a cell with a class, or with a number where the classes are listed."""
+        """Returns the label of a cell, which has the name of a class or its number."""
         numbers = self._class_numbers
         if cell in numbers or not cell.removeprefix("-").isdecimal():
             return look_up(numbers, cell, self.label_column, row)
@@ -297,7 +303,7 @@ class Table(Source):
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, Cells]]:
-    """Reads a file with one flat JSON object per line.
+    r"""Reads a file with one flat JSON object per line.
 
     Args:
         path: The file, in UTF-8.
@@ -306,7 +312,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, Cells]]:
         For each line its name, such as "row 1 of birds.jsonl", and its values as text, empty for null.
 
     Raises:
-        PriorError: If a line is no such object.
+        PriorError: If a line is no flat JSON object.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "birds.jsonl"
+    >>> _ = path.write_text('{"path": "a.png", "label": 1, "mask": null}\n')
+    >>> list(read_json_lines(path))
+    [('row 1 of birds.jsonl', {'path': 'a.png', 'label': '1', 'mask': ''})]
     """
     with path.open(encoding="utf-8") as lines:
         for count, line in enumerate(lines, 1):
@@ -323,10 +335,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, Cells]]:
 
 
 def first_gap(names: Sequence[str]) -> str | None:
-    """The first of some numbers in order that shows that they are no labels 0, 1, 2, ... or 1, 2, 3, ...
+    """Finds the first number that follows a gap in the labels 0, 1, 2, ... or 1, 2, 3, ...
 
     Args:
-        names: Numbers in order, or other names, which have no gap.
+        names: The labels as text, in order. Names that are no numbers have no gap.
+
+    Returns:
+        The number after the gap, or None.
 
     >>> first_gap(["0", "1", "7"]), first_gap(["1", "2"]), first_gap(["cat", "dog"])
     ('7', None, None)
@@ -338,11 +353,11 @@ def first_gap(names: Sequence[str]) -> str | None:
 
 
 def numbers_in(cells: Cells, columns: Sequence[str], row: str) -> list[float] | None:
-    """The numbers of a box or keypoint.
+    """Reads the numbers of a box or keypoint.
 
     Args:
-        cells: Those of the row.
-        columns: Where the numbers are.
+        cells: The cells of the row by column.
+        columns: The columns of the numbers.
         row: The row, for the message.
 
     Returns:
@@ -362,16 +377,16 @@ def numbers_in(cells: Cells, columns: Sequence[str], row: str) -> list[float] | 
 def checked_points(
     points: Sequence[Sequence[float] | None], image: Tensor, names: Sequence[str], row: str
 ) -> tuple[Tensor, Tensor]:
-    """The keypoints of a picture.
+    """Checks the keypoints of a picture.
 
     Args:
-        points: For each keypoint x and y in pixels, or None where it is not annotated.
+        points: For each of P keypoints x and y in pixels, or None where it is not annotated.
         image: (3, H, W), the picture.
         names: The names of the keypoints, for the message.
-        row: Where they stand.
+        row: Where the keypoints stand, for the message.
 
     Returns:
-        The points (P, 2), zero where not annotated, and which are (P,).
+        The keypoints (P, 2) float32 in pixels, zero where not annotated, and which of them are annotated, (P,) bool.
 
     Raises:
         PriorError: If a point lies outside the picture.

@@ -33,7 +33,7 @@ class WaterbirdsRow:
     """One row of metadata.csv."""
 
     row: str
-    """Where it stands."""
+    """Its name in messages, such as "row 2 of metadata.csv"."""
     identity: str
     """img_id, the same as in CUB-200-2011."""
     name: str
@@ -44,7 +44,7 @@ class WaterbirdsRow:
 
     @property
     def species(self) -> str:
-        """The class folder, such as "001.Black_footed_Albatross"."""
+        """The folder of the image, such as "001.Black_footed_Albatross"."""
         return Path(self.name).parent.name
 
     @property
@@ -54,22 +54,22 @@ class WaterbirdsRow:
 
 
 class Waterbirds(Source):
-    """Waterbirds as its authors ship it, or any data in that layout: landbird (0) or waterbird (1), with groups.
+    """Reads Waterbirds as its authors ship it, or other data in that layout: landbird (0) or waterbird (1)?
 
-    The group is 2 * label + place. The species, read from the names of the class folders, are an auxiliary task.
-    Waterbirds itself has no masks, boxes or parts: they come from a CUB-200-2011 folder by the name of the image
-    file. Where there is no such folder the batches have none, and a technique that needs them says so.
+    The group of an image is 2 * label + place. The species is an auxiliary task; its name is the folder of the image.
+    Waterbirds itself has no masks, boxes or keypoints. They are read from a CUB-200-2011 folder, by the name of the
+    image file; without such a folder the batches have none of them.
 
     Args:
         root: The folder with metadata.csv.
         cub_root: The folder of CUB-200-2011; None looks for ``CUB_200_2011/`` in the root.
-        masks: The segmentations of CUB-200-2011: "soft", "hard" or "none", see `CUB200`.
-        boxes: The part boxes: "head", "bird". Heads are taken from ``head_boxes.csv`` (columns img_id, x0, y0, x1,
-            y1 in pixels) where the root has one, otherwise from the parts of CUB-200-2011.
-        head_margin: What is added around the parts of the head, see `CUB200`.
+        masks: How the segmentations of CUB-200-2011 are read: "soft", "hard" or "none", see `CUB200`.
+        boxes: The part boxes: "head", "bird". If the root has a file ``head_boxes.csv`` (columns img_id, x0, y0, x1,
+            y1 in pixels), heads are read from it, otherwise they are computed from the parts of CUB-200-2011.
+        head_margin: Margin of the computed head box, see `CUB200`.
 
     Raises:
-        PriorError: In `setup` and the names, if a file is missing or wrong.
+        PriorError: In `setup` and in properties such as `classes`, if a file is missing or wrong.
 
     Example:
         >>> Waterbirds("/nowhere").classes, Waterbirds("/nowhere").group_names[1]
@@ -92,7 +92,7 @@ class Waterbirds(Source):
 
     @property
     def classes(self) -> list[str]:
-        """Landbird and waterbird, as the column y has them."""
+        """Landbird and waterbird, in the order of the column y."""
         return ["landbird", "waterbird"]
 
     @property
@@ -102,12 +102,12 @@ class Waterbirds(Source):
 
     @property
     def aux_classes(self) -> dict[str, list[str]]:
-        """The species."""
+        """One auxiliary task: the species."""
         return {"species": list(self._species)}
 
     @property
     def part_names(self) -> list[str]:
-        """Those of the option `boxes`, if there is a CUB-200-2011 folder."""
+        """The names in the option `boxes`, if there is a CUB-200-2011 folder."""
         return list(self.boxes) if self._cub else []
 
     @property
@@ -116,7 +116,7 @@ class Waterbirds(Source):
         return self._cub.part_names if self._cub else []
 
     def setup(self) -> None:
-        """Reads metadata.csv and what it is joined with.
+        """Reads metadata.csv, the index files of CUB-200-2011 and head_boxes.csv.
 
         Raises:
             PriorError: If a file, a column or an image's entry is missing or wrong.
@@ -129,15 +129,19 @@ class Waterbirds(Source):
                 _ = self._cub.segmentations
 
     def indices(self, split: Split) -> list[int]:
-        """The rows of metadata.csv, counted from 0."""
+        """Returns the rows of metadata.csv in a split, counted from 0."""
         return [index for index, row in enumerate(self._rows) if row.split == split]
 
     def label(self, index: int) -> int:
-        """The column y."""
+        """Returns the column y."""
         return self._rows[index].label
 
+    def file(self, index: int) -> str:
+        """Returns the file of an image, relative to the root."""
+        return self._rows[index].name
+
     def load(self, index: int) -> RawSample:
-        """Reads an image and, with masks, its segmentation."""
+        """Reads an image and what CUB-200-2011 knows about it."""
         row = self._rows[index]
         image = read_image(self.root / row.name, row.row)
         sample = RawSample(

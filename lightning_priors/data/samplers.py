@@ -1,0 +1,102 @@
+"""The order and the batches of the training images: every epoch shows each image."""
+
+from collections.abc import Iterator, Sequence
+
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler
+
+from lightning_priors.batch import PriorSample
+
+
+class EpochSampler(DistributedSampler[tuple[int, int]]):
+    """Shuffles the images by seed and epoch, and tells the dataset the epoch of each image.
+
+    Lightning calls `set_epoch` before each epoch. In a plain training loop each pass takes the next epoch by itself.
+    Each of several processes draws its own share of the images. The shares are equally large: if the number of images
+    is no multiple of the number of processes, a few images are drawn twice.
+
+    Args:
+        dataset: The images; only their number is used.
+        seed: Seed of the order.
+        world_size: Number of processes.
+        rank: Number of this process, from 0.
+
+    Example:
+        >>> sampler = EpochSampler([10, 20, 30], seed=1)
+        >>> sorted(sampler), sorted(sampler)
+        ([(0, 0), (1, 0), (2, 0)], [(0, 1), (1, 1), (2, 1)])
+    """
+
+    def __init__(
+        self,
+        dataset: "Dataset[PriorSample] | Sequence[object]",
+        seed: int,
+        world_size: int = 1,
+        rank: int = 0,
+    ) -> None:
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yields (position in the dataset, epoch) for each image of this process's share."""
+        epoch = self.epoch
+        positions: Iterator[int] = super().__iter__()  # type: ignore[assignment]
+        self.epoch += 1
+        return ((position, epoch) for position in positions)
+
+
+class NoSingletonBatchSampler(BatchSampler):
+    """Cuts an order of images into batches; a single image that is left over joins the batch before it.
+
+    Batch normalisation cannot train on a batch of one image, where it may have one value per channel. All other batches
+    are those of `torch.utils.data.BatchSampler`. With ``batch_size=1``, or with one image in all, batches of one image
+    stay. The arguments are those of torch's class, because Lightning passes these when it replaces the sampler.
+
+    Args:
+        sampler: The order of the images.
+        batch_size: Number of images in each batch but the last.
+        drop_last: Whether to leave out the images of an incomplete last batch.
+
+    Example:
+        >>> list(NoSingletonBatchSampler(range(7), batch_size=3, drop_last=False))
+        [[0, 1, 2], [3, 4, 5, 6]]
+    """
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yields the positions of each batch."""
+        batches = list(super().__iter__())
+        if self._joins_the_last():
+            single = batches.pop()
+            batches[-1] += single
+        yield from batches
+
+    def __len__(self) -> int:
+        """Returns the number of batches."""
+        return super().__len__() - int(self._joins_the_last())
+
+    def _joins_the_last(self) -> bool:
+        images = len(self.sampler)  # type: ignore[arg-type]
+        return not self.drop_last and images > self.batch_size > 1 == images % self.batch_size
+
+
+class TrainDataLoader(DataLoader[PriorSample]):
+    """Loads with a batch sampler, and shows the sampler inside of it as `sampler`.
+
+    With a batch sampler torch's own loader sets `sampler` to a sequential one that it never uses. Lightning reads
+    `sampler` to decide whether it must distribute the images over processes, and whether it must stop the shuffling for
+    ``overfit_batches``. It would replace an `EpochSampler` in the first case and leave it in the second, both wrongly.
+
+    Example:
+        >>> order = EpochSampler([10, 20, 30], seed=1)
+        >>> batches = NoSingletonBatchSampler(order, batch_size=2, drop_last=False)
+        >>> TrainDataLoader([10, 20, 30], batch_sampler=batches).sampler is order
+        True
+    """
+
+    @property
+    def sampler(self) -> Sampler[object]:
+        """The sampler from whose order the batches are cut."""
+        order: Sampler[object] = self.batch_sampler.sampler  # type: ignore[union-attr]
+        return order
+
+    @sampler.setter
+    def sampler(self, _: object) -> None:
+        """Ignores the sequential sampler that torch's constructor sets."""
