@@ -61,10 +61,8 @@ def subclasses(base: type) -> dict[str, type]:
         The base class and its imported subclasses by their short names, without those that are abstract, private, or
         bases within this package that it does not export.
 
-    >>> class Bird: pass
-    >>> class Kakapo(Bird): pass
-    >>> sorted(subclasses(Bird))
-    ['Bird', 'Kakapo']
+    >>> {"ArithmeticError", "OverflowError"} <= subclasses(ArithmeticError).keys()
+    True
     """
     hidden = inspect.isabstract(base) or base.__name__.startswith("_") or not _is_exported(base)
     found = {} if hidden else {base.__name__: base}

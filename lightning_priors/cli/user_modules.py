@@ -3,8 +3,6 @@
 import inspect
 import pkgutil
 import sys
-import sysconfig
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -14,8 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lightning_priors.errors import nearest
-
-PACKAGE = Path(__file__).resolve().parents[1]
+from lightning_priors.import_path import failure_line, message_line
 
 
 @contextmanager
@@ -125,46 +122,11 @@ def import_failure(error: BaseException, failures: Sequence[BaseException]) -> s
     while cause is not None:
         chain.append(cause)
         cause = cause.__cause__
-    told = [_one_line(link) for link in chain if isinstance(link, Exception)]  # the parser repeats what it was told
+    told = [message_line(link) for link in chain if isinstance(link, Exception)]  # the parser repeats what it was told
     for failure in failures:
-        if failure in chain or any(_one_line(failure) in text for text in told):
+        if failure in chain or any(message_line(failure) in text for text in told):
             return failure_line(failure)
     return ""
-
-
-def failure_line(error: BaseException) -> str:
-    """Says in one line where a module has raised an exception: in the innermost line that is not in a library.
-
-    Args:
-        error: The exception.
-
-    Returns:
-        The file, the line, the exception's class and its message.
-
-    >>> failure_line(SyntaxError("invalid syntax", ("mine.py", 3, 1, "de f():")))
-    'mine.py, line 3: SyntaxError: invalid syntax'
-    """
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{_shown(error.filename)}, line {error.lineno}: {type(error).__name__}: {error.msg}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    last = ([frame for frame in frames if not _is_installed(Path(frame.filename))] or frames)[-1]
-    return f"{_shown(last.filename)}, line {last.lineno}: {type(error).__name__}: {_one_line(error)}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def _is_installed(file: Path) -> bool:
-    """Says whether a file belongs to Python, to an installed package or to this one."""
-    folders = [PACKAGE, *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib"))]
-    return any(file.resolve().is_relative_to(folder) for folder in folders)
-
-
-def _shown(file: str) -> str:
-    """Returns a path as the user would write it."""
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
 
 def missing_class(path: str, base: type | None) -> str:

@@ -135,6 +135,8 @@ def in_a_plan(attack: dict[str, Any]) -> list[str]:
 PLACES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "model": lambda attack: ["fit", f"--model={json.dumps(attack)}", *SMALL],
     "source": lambda attack: [*FIT, f"--data.source={json.dumps(attack)}"],
+    "priors": lambda attack: ["fit", "--model=Combined", f"--model.priors={json.dumps([attack])}", *SMALL],
+    "metrics": lambda attack: [*FIT, f"--model.extra_metrics={json.dumps({'mine': attack})}"],
     "logger": lambda attack: [*FIT, f"--trainer.logger={json.dumps(attack)}"],
     "callbacks": lambda attack: [*FIT, f"--trainer.callbacks={json.dumps([attack])}"],
     "optimizer": lambda attack: [*FIT, f"--model.optimizer={json.dumps(attack)}"],

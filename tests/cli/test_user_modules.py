@@ -7,7 +7,8 @@ import pytest
 import yaml
 from command_line import FIT, SMALL, TOY, console, run_cli
 
-from lightning_priors.cli.user_modules import failure_line, watched_imports, working_folder_importable
+from lightning_priors.cli.user_modules import watched_imports, working_folder_importable
+from lightning_priors.import_path import failure_line
 
 MINE = f'''{TOY}
 
@@ -15,10 +16,29 @@ from lightning.pytorch import Callback
 from torchmetrics import Metric, SumMetric
 
 from lightning_priors.data.sources import Kakapo
+from lightning_priors.priors import Prior, Terms
 
 
 class Images(SumMetric):
-    """A metric."""
+    """A metric of a callback."""
+
+
+class Kakapos(SumMetric):
+    """A metric of a technique."""
+
+    def update(self, target: Tensor) -> None:
+        super().update((target == 0).float())
+
+
+class Confident(Prior):
+    """A prior."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def terms(self, batch, seen, memory) -> Terms:
+        return Terms({{"largest_logit": -self.weight * seen.logits.amax(1).mean()}})
 
 
 class Counter(Callback):
@@ -74,6 +94,25 @@ class TestConsoleScript:
         repeated = console("test", "-c", "runs/Toy/version_0/config.yaml")
         assert repeated.returncode == 0, repeated.stderr
 
+    def test_finds_priors_and_metrics_of_a_technique(self):
+        Path("mine.py").write_text(MINE)
+        model = {
+            "class_path": "Combined",
+            "init_args": {
+                "priors": [{"class_path": "mine.Confident", "init_args": {"weight": 0.5}}],
+                "extra_metrics": {"kakapos": {"class_path": "mine.Kakapos"}},
+            },
+        }
+        Path("model.yaml").write_text(yaml.safe_dump({"model": model}))
+        run = console("fit", "-c", "model.yaml", *QUICK)
+        assert run.returncode == 0, run.stderr
+        header = Path("runs/Combined/version_0/metrics.csv").read_text().splitlines()[0].split(",")
+        assert {"train/loss_largest_logit", "val/kakapos"} <= set(header)
+        run = console(
+            "validate", "-c", "model.yaml", *QUICK, "--ckpt_path=runs/Combined/version_0/checkpoints/best.ckpt"
+        )
+        assert run.returncode == 0, run.stderr
+
     def test_shows_an_import_error_as_it_is(self):
         Path("mine.py").write_text('"""A technique."""\n\nimport nosuchthing\n')
         run = console("fit", "--model=mine.Toy", *QUICK)
@@ -108,6 +147,8 @@ OPTIONS = {
         "--model=Pretrained",
         '--trainer.callbacks={"class_path": "BackboneFinetuning", "init_args": {"lambda_func": "mine.halve"}}',
     ],
+    "prior": ["--model=Combined", '--model.priors=[{"class_path": "mine.Confident"}]'],
+    "metric": ["--model=Pretrained", '--model.extra_metrics={"kakapos": {"class_path": "mine.Kakapos"}}'],
     "help": ["--model.help=mine.Toy"],
 }  # fmt: skip
 
@@ -193,6 +234,22 @@ class TestHints:
                 "--trainer.callbacks=mine.Countr",
                 "--trainer.callbacks: there is no class 'mine.Countr'; did you mean 'mine.Counter'?",
             ),
+            (
+                "--model.priors+=mine.Confidnt",
+                "--model.priors: there is no class 'mine.Confidnt'; did you mean 'mine.Confident'?",
+            ),
+            (
+                '--model.priors=["Restrictio"]',
+                "--model.priors: there is no class 'Restrictio'; did you mean 'Restriction'?",
+            ),
+            (
+                '--model.extra_metrics={"a": {"class_path": "mine.Kakapo"}}',
+                "--model.extra_metrics takes a Metric; choose from ",
+            ),
+            (
+                '--model.extra_metrics={"a": {"class_path": "mine.Kakapoz"}}',
+                "--model.extra_metrics: there is no class 'mine.Kakapoz'; did you mean 'mine.Kakapos'?",
+            ),
             ("--model.optimizer=mien.Adam", "--model.optimizer: there is no module 'mien'; did you mean 'mine'?"),
             (
                 "--model.optimizer=torch.optim.Adan",
@@ -202,7 +259,7 @@ class TestHints:
         ],
     )
     def test_name_the_nearest_module_or_class(self, option, said, capsys):
-        model = () if option.startswith("--model=") else ("--model=Pretrained",)
+        model = () if option.startswith("--model=") else ("--model=Combined",)
         assert error_line(capsys, "fit", *model, option).startswith(said)
 
     def test_of_a_nested_class(self, capsys):
