@@ -41,6 +41,11 @@ class Confident(Prior):
         return Terms({{"largest_logit": -self.weight * seen.logits.amax(1).mean()}})
 
 
+def outside(saliency: Tensor, prior: Tensor) -> Tensor:
+    """A guidance loss: the positive evidence outside the prior."""
+    return (saliency.clamp(min=0) * (1 - prior)).mean((1, 2))
+
+
 class Counter(Callback):
     """A callback that has a metric."""
 
@@ -113,6 +118,19 @@ class TestConsoleScript:
         )
         assert run.returncode == 0, run.stderr
 
+    def test_finds_guidance_losses(self):
+        """In a technique, in a prior, and in the checkpoint that is evaluated."""
+        Path("mine.py").write_text(MINE)
+        restricted = ("--model=CAMRestriction", "--model.loss=mine.outside")
+        attentive = '--model.priors=[{"class_path": "GuidedAttention", "init_args": {"loss": "mine.outside"}}]'
+        for options, term in ((restricted, "restriction"), (("--model=Combined", attentive), "attention")):
+            run = console("fit", *options, *QUICK)
+            assert run.returncode == 0, run.stderr
+            folder = Path("runs") / options[0].partition("=")[2] / "version_0"
+            assert f"train/loss_{term}" in (folder / "metrics.csv").read_text()
+            run = console("test", "-c", f"{folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/best.ckpt")
+            assert run.returncode == 0, run.stderr
+
     def test_shows_an_import_error_as_it_is(self):
         Path("mine.py").write_text('"""A technique."""\n\nimport nosuchthing\n')
         run = console("fit", "--model=mine.Toy", *QUICK)
@@ -148,6 +166,10 @@ OPTIONS = {
         '--trainer.callbacks={"class_path": "BackboneFinetuning", "init_args": {"lambda_func": "mine.halve"}}',
     ],
     "prior": ["--model=Combined", '--model.priors=[{"class_path": "mine.Confident"}]'],
+    "guidance loss": ["--model=CAMRestriction", "--model.loss=mine.outside"],
+    "loss of a prior": [
+        "--model=Combined", '--model.priors=[{"class_path": "Restriction", "init_args": {"loss": "mine.outside"}}]',
+    ],
     "metric": ["--model=Pretrained", '--model.extra_metrics={"kakapos": {"class_path": "mine.Kakapos"}}'],
     "help": ["--model.help=mine.Toy"],
 }  # fmt: skip
@@ -261,6 +283,19 @@ class TestHints:
     def test_name_the_nearest_module_or_class(self, option, said, capsys):
         model = () if option.startswith("--model=") else ("--model=Combined",)
         assert error_line(capsys, "fit", *model, option).startswith(said)
+
+    @pytest.mark.parametrize(
+        ("loss", "said"),
+        [
+            ("energi", "there is no guidance loss 'energi'; did you mean 'energy'?"),
+            ("mine.outsid", "the module mine has no 'outsid'; did you mean 'outside'?"),
+            ("mien.outside", "there is no module mien; did you mean 'mine'?"),
+            ("os.system", "guidance loss os.system: a function of two tensors is wanted"),
+            ("mine.Toy", "guidance loss mine.Toy: a function of two tensors is wanted"),
+        ],
+    )
+    def test_of_a_guidance_loss(self, loss, said, capsys):
+        assert error_line(capsys, "fit", "--model=CAMRestriction", f"--model.loss={loss}").startswith(said)
 
     def test_of_a_nested_class(self, capsys):
         nested = '{"class_path": "mine.Counter", "init_args": {"metric": "%s"}}'
