@@ -128,7 +128,7 @@ class CAMPanel(EvaluationCallback):
 
     Raises:
         PriorError: If a number is below 1; if the module has no `explain`; or if the weights are sharded over
-            processes, where one process alone cannot look at an image.
+            ranks, where one rank alone cannot look at an image.
 
     >>> CAMPanel(images=0)
     Traceback (most recent call last):

@@ -62,7 +62,7 @@ def draw_confusion(counts: Tensor, names: Sequence[str]) -> "Figure":
 
 
 class ConfusionMatrix(EvaluationCallback):
-    """Counts which classes are taken for which, over all processes.
+    """Counts which classes are taken for which, over all ranks.
 
     It needs ``validation_step`` and ``test_step`` to give back the logits (B, K), as those of `PriorModule` do. At the
     end of each evaluation it writes ``confusion_val.csv`` or ``confusion_test.csv`` to the run's folder (a row for each
@@ -94,7 +94,7 @@ class ConfusionMatrix(EvaluationCallback):
         """Writes the counts."""
         if self._counts is None or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        counts: Tensor = self._counts.compute().cpu()  # adds up over the processes, so all of them come here
+        counts: Tensor = self._counts.compute().cpu()  # adds up over the ranks, so all of them come here
         self._counts = None
         if not trainer.is_global_zero:
             return

@@ -50,7 +50,7 @@ class _Collected(NamedTuple):
 
 
 class LabelReport(L.Callback):
-    """Reports on generated labels over the validation images, over all processes.
+    """Reports on generated labels over the validation images, over all ranks.
 
     Logged as ``val/``: ``label_used_<class>``, how many sub-classes of a primary class are in use; ``label_entropy``,
     that of the classes' mean labels as a share of its maximum, 1 = all sub-classes alike; ``label_confidence``, the
@@ -105,7 +105,7 @@ class LabelReport(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Asks for the labels of a batch; every process does, since balanced labels may depend on all of them."""
+        """Asks for the labels of a batch; every rank does, since balanced labels may depend on all of them."""
         assert isinstance(pl_module, MakesLabels)
         if not pl_module.sub_classes or not self._due(trainer):
             return
@@ -125,7 +125,7 @@ class LabelReport(L.Callback):
         usage, overlap, typical = self._collected
         self._collected = None
         names = class_names(trainer, len(usage.sub_classes))
-        used, images = usage.compute(), typical.compute()  # over the processes, so all of them come here
+        used, images = usage.compute(), typical.compute()  # over the ranks, so all of them come here
         pl_module.log_dict(_usage_values(used, names))
         if overlap.update_called:
             pl_module.log_dict(_overlap_values(overlap.compute(), trainer))

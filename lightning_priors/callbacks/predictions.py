@@ -59,7 +59,7 @@ def prediction_rows(
 
 
 class PredictionWriter(L.Callback):
-    """Writes what ``predict`` gives to ``predictions.csv`` in the run's folder, from all processes into one file.
+    """Writes what ``predict`` gives to ``predictions.csv`` in the run's folder, from all ranks into one file.
 
     It needs ``predict_step`` to give back a dict with ``index`` (B,) and ``probabilities`` (B, K), as that of
     `PriorModule` does. Nothing is written under ``fast_dev_run``.
@@ -92,7 +92,7 @@ class PredictionWriter(L.Callback):
         self._predictions += [Prediction(*row) for row in zip(*columns, strict=True)]
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Gathers the predictions of all processes and writes them."""
+        """Gathers the predictions of all ranks and writes them."""
         predictions, self._predictions = _gathered(self._predictions, trainer.world_size), []
         if not trainer.is_global_zero or not predictions or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -108,7 +108,7 @@ class PredictionWriter(L.Callback):
 
 
 def _gathered(predictions: list[Prediction], world_size: int) -> list[Prediction]:
-    """The predictions of all processes, which may have different numbers of them."""
+    """The predictions of all ranks, which may have different numbers of them."""
     if world_size == 1:
         return predictions
     parts: list[list[Prediction]] = [[] for _ in range(world_size)]

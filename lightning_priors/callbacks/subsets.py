@@ -17,7 +17,7 @@ from lightning_priors.metrics import GroupAccuracy
 class SubsetAccuracy(EvaluationCallback):
     """Logs ``balanced_acc``, the mean over the classes of the share that is recognised, and ``acc_<name>`` of subsets.
 
-    Both under ``val/`` and ``test/``, over all processes. It needs ``validation_step`` and ``test_step`` to give back
+    Both under ``val/`` and ``test/``, over all ranks. It needs ``validation_step`` and ``test_step`` to give back
     the logits (B, K), as those of `PriorModule` do.
 
     Args:
@@ -55,6 +55,6 @@ class SubsetAccuracy(EvaluationCallback):
     def finish(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Literal["val", "test"]) -> None:
         """Logs the accuracies."""
         for name, metric in self._metrics.items():
-            value: Tensor = metric.compute()  # adds up over the processes
+            value: Tensor = metric.compute()  # adds up over the ranks
             pl_module.log(f"{stage}/{name}", value.nanmean())  # of the classes that occur
         self._metrics = {}

@@ -91,7 +91,7 @@ class PriorDataModule(L.LightningDataModule):
 
     Args:
         source: The source of the images.
-        batch_size: Number of images per batch and process.
+        batch_size: Number of images per batch and rank.
         image_size: Side S of the square images in pixels.
         augmentation: Augmentation of the training images, see `lightning_priors.data.transforms.PriorTransform`.
             Validation and test images are only resized.

@@ -11,14 +11,14 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
     """Shuffles the images by seed and epoch, and tells the dataset the epoch of each image.
 
     Lightning calls `set_epoch` before each epoch. In a plain training loop each pass takes the next epoch by itself.
-    Each of several processes draws its own share of the images. The shares are equally large: if the number of images
-    is no multiple of the number of processes, a few images are drawn twice.
+    Each of several ranks draws its own share of the images. The shares are equally large: if the number of images
+    is no multiple of the number of ranks, a few images are drawn twice.
 
     Args:
         dataset: The images; only their number is used.
         seed: Seed of the order.
-        world_size: Number of processes.
-        rank: Number of this process, from 0.
+        world_size: Number of ranks.
+        rank: Number of this rank, from 0.
 
     Example:
         >>> sampler = EpochSampler([10, 20, 30], seed=1)
@@ -36,7 +36,7 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yields (position in the dataset, epoch) for each image of this process's share."""
+        """Yields (position in the dataset, epoch) for each image of this rank's share."""
         epoch = self.epoch
         positions: Iterator[int] = super().__iter__()  # type: ignore[assignment]
         self.epoch += 1
@@ -81,7 +81,7 @@ class TrainDataLoader(DataLoader[PriorSample]):
     """Loads with a batch sampler, and shows the sampler inside of it as `sampler`.
 
     With a batch sampler torch's own loader sets `sampler` to a sequential one that it never uses. Lightning reads
-    `sampler` to decide whether it must distribute the images over processes, and whether it must stop the shuffling for
+    `sampler` to decide whether it must distribute the images over ranks, and whether it must stop the shuffling for
     ``overfit_batches``. It would replace an `EpochSampler` in the first case and leave it in the second, both wrongly.
 
     Example:

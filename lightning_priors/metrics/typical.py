@@ -20,10 +20,10 @@ class Typical(NamedTuple):
 
 
 class TypicalImages(Metric):
-    """Collects for each generated class the images that the generator is surest of, over all processes.
+    """Collects for each generated class the images that the generator is surest of, over all ranks.
 
     An image counts for its most probable class. Of equally sure ones the lower index comes first, so that the choice
-    does not depend on the number of processes.
+    does not depend on the number of ranks.
 
     Args:
         classes: Number of generated classes A.
@@ -74,16 +74,16 @@ class TypicalImages(Metric):
     def compute(self) -> list[Typical]:
         """The images of each of the A classes, on the CPU."""
         classes = self.index.shape[-2]
-        processes = zip(
+        ranks = zip(
             self.confidence.cpu().view(-1, classes, self.images).unbind(1),
             self.index.cpu().view(-1, classes, self.images).unbind(1),
             self.image.cpu().view(-1, classes, self.images, 3, self.size, self.size).unbind(1),
             strict=True,
         )
-        return [self._merged(c.flatten(), i.flatten(), image.flatten(0, 1)) for c, i, image in processes]
+        return [self._merged(c.flatten(), i.flatten(), image.flatten(0, 1)) for c, i, image in ranks]
 
     def _merged(self, confidence: Tensor, index: Tensor, image: Tensor) -> Typical:
-        """What is left of the selections of all processes; an image may be in several."""
+        """What is left of the selections of all ranks; an image may be in several."""
         rows: dict[int, int] = {}
         for row in _surest_first(confidence, index).tolist():
             if index[row] >= 0:
