@@ -12,9 +12,9 @@ from lightning_priors.cli import PriorCLI
 from lightning_priors.nn import Backbone
 
 CONFIGS = REPOSITORY / "configs"
-RUNNABLE = sorted(CONFIGS.glob("*.yaml"))
+RUNNABLE = sorted((CONFIGS / "techniques").glob("*.yaml"))
 COMPOSABLE = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not in ("compare", "findings"))
-"""The plans in configs/compare and configs/findings are files of another command, with tests of their own."""
+"""The plans in configs/compare and experiments/findings are files of another command, with tests of their own."""
 
 KAKAPO = SMALL[:6]
 DEVICE = SMALL[6:]
@@ -67,7 +67,7 @@ def test_composes_with_every_runnable_one(path, monkeypatch):
 @pytest.mark.parametrize("path", [path for path in COMPOSABLE if path.parent.name in ("trainer", "logger")], ids=name)
 def test_trains_with_a_technique(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    base = ("-c", str(CONFIGS / "cam_restriction.yaml"))
+    base = ("-c", str(CONFIGS / "techniques" / "cam_restriction.yaml"))
     try:
         assert run_cli("fit", *base, "-c", str(path), *KAKAPO, *DEVICE, "--trainer.fast_dev_run=2") == 0
     finally:
@@ -77,7 +77,7 @@ def test_trains_with_a_technique(path, tmp_path, monkeypatch):
 
 def test_the_moving_average_is_added_to_the_callbacks_and_is_what_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    base = ("fit", "-c", str(CONFIGS / "cam_restriction.yaml"), *KAKAPO, *DEVICE, "--trainer.max_epochs=2")
+    base = ("fit", "-c", str(CONFIGS / "techniques" / "cam_restriction.yaml"), *KAKAPO, *DEVICE, "--trainer.max_epochs=2")
     ema = ("-c", str(CONFIGS / "trainer" / "ema.yaml"))
     for options in ((), ema):
         assert run_cli(*base, *options) == 0

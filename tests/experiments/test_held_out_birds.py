@@ -20,7 +20,7 @@ UNKNOWN = {"8.crow": "0", "9.loon": "1"}
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = REPOSITORY / "benchmarks" / "held_out_birds.py"
+    path = REPOSITORY / "experiments" / "held_out_birds.py"
     specification = importlib.util.spec_from_file_location("held_out_birds", path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)

@@ -13,13 +13,13 @@ from lightning_priors.compare.resolve import resolve
 from lightning_priors.compare.rows import Row
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDER = REPOSITORY / "configs" / "findings"
+FOLDER = REPOSITORY / "experiments" / "findings"
 PLANS = sorted(path for path in FOLDER.glob("*.yaml") if "runs" in yaml.safe_load(path.read_text()))
 
 
 @pytest.fixture(scope="module")
 def findings() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("findings", REPOSITORY / "benchmarks" / "findings.py")
+    specification = importlib.util.spec_from_file_location("findings", REPOSITORY / "experiments" / "findings.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
@@ -95,7 +95,7 @@ def test_every_plan_can_be_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_each_seed_draws_its_own_training_images(findings: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    tasks = findings.tasks_of(read_plan("configs/findings/target_kakapo.yaml"))
+    tasks = findings.tasks_of(read_plan("experiments/findings/target_kakapo.yaml"))
     for task in tasks:
         assert f"--data.seed={task.seed}" in task.arguments
         assert f"--seed_everything={task.seed}" in task.arguments

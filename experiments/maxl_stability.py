@@ -3,7 +3,7 @@
 Each run trains on Fashion-MNIST in three coarse groups, of which each is split into five generated sub-classes, and
 counts on validation images how many of the five each group uses. A generator has collapsed where a group uses one only.
 
-    python benchmarks/maxl_stability.py [--root DIR] [--seeds 20] [--steps 300] [--variants "entropy guard" ...]
+    python experiments/maxl_stability.py [--root DIR] [--seeds 20] [--steps 300] [--variants "entropy guard" ...]
 """
 
 import argparse

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "maxl_stability.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "maxl_stability.py"
 
 
 def test_an_untrained_generator_collapses_without_balance(

@@ -3,7 +3,7 @@
 Each seed draws its own training images (``--data.seed``), beside its own first weights; all configs of a seed share
 them, so the differences are paired. `lightning-priors compare` does the runs: interrupted, this goes on where it was.
 
-    python benchmarks/findings.py configs/findings/complexity.yaml configs/findings/several.yaml \
+    python experiments/findings.py experiments/findings/complexity.yaml experiments/findings/several.yaml \
         --train-fraction 0.0017 0.0085 0.034 -- --data.source.source.root=../shared/data
 
 Of Fashion-MNIST these fractions are about 10, 50 and 200 images of each class. What stands after ``--`` is given to all

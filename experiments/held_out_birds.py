@@ -5,7 +5,7 @@ validation images alike, are what is tested; the others train and select; the re
 is in the layout of Waterbirds, where few of the training images have a background that disagrees with the label. Pairs
 are a fold and a seed: each config is compared with the first on the same birds.
 
-    python benchmarks/held_out_birds.py configs/compare/spatial.yaml --root ../shared/data/stampbirds
+    python experiments/held_out_birds.py experiments/spatial.yaml --root ../shared/data/stampbirds
 
 What stands after ``--`` is given to all runs, over the plan. `lightning-priors compare` does the runs: interrupted,
 this goes on where it was.
