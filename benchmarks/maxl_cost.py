@@ -10,10 +10,7 @@ built, less the optimisers' state: activations, gradients and everything that is
 Linux it is the resident memory, on a GPU the allocated one. `--memory-steps` asks instead whether it grows.
 
 With "halves" one half of a batch judges the labels of the batch before, and the labels of the other half are judged
-next. "Kept" holds the results of convolutions for the forward-mode pass, "one convolution" also takes derivatives from
-displaced ones, "checkpointed" computes the generator's activations again when it learns.
-
-"Published" is the schedule of Liu et al. 2019: after each training step a second pass looks ahead and trains the
+next. "Published" is the schedule of Liu et al. 2019: after each training step a second pass looks ahead and trains the
 generator, by double backward, or by a central difference.
 
     python benchmarks/maxl_cost.py [--backbone vgg16_bn] [--batch-sizes 100 32] [--rounds 10] [--threads 1]
@@ -41,46 +38,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_priors.callbacks import ChannelsLast
-from lightning_priors.techniques import MAXL
+from lightning_priors.techniques import MAXL, Auxiliary, Pretrained, PriorModule, PublishedMAXL
 
 CLASSES, SUB_CLASSES = 20, 5
 FIRST_STEPS = 5  # caches fill, memory is claimed; a whole cycle, so that the next one begins with it
 EVERY = 5
 
-OURS: dict[str, Any] = {"schedule": "interleaved", "meta_batch": "next", "method": "forward_mode"}
-PUBLISHED: dict[str, Any] = {"schedule": "alternating", "meta_batch": "same", "generator_every": 1, "generator": "own"}
+OWN = "own"
+"""A generator as large as the network: the same backbone."""
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "single task": {"labels": "none"},
-    "human labels, two heads": {"labels": "human", "aux_num_classes": [CLASSES * SUB_CLASSES]},
-    "published, unrolled": PUBLISHED | {"method": "unrolled"},
-    "published, first order": PUBLISHED | {"method": "finite_difference"},
-    "own generator, every step": OURS | {"generator": "own", "generator_every": 1},
-    "own generator, every 5th": OURS | {"generator": "own", "generator_every": EVERY},
-    "own generator, every step, kept": OURS | {"generator": "own", "generator_every": 1, "keep_convolutions": True},
-    "own generator, every 5th, kept": OURS | {"generator": "own", "generator_every": EVERY, "keep_convolutions": True},
-    "own generator, every step, one convolution": OURS
-    | {"generator": "own", "generator_every": 1, "method": "one_convolution"},
-    "own generator, every 5th, one convolution": OURS
-    | {"generator": "own", "generator_every": EVERY, "method": "one_convolution"},
-    "own generator, every 5th, checkpointed": OURS
-    | {"generator": "own", "generator_every": EVERY, "checkpoint_generator": True},
-    "own generator, every step, checkpointed": OURS
-    | {"generator": "own", "generator_every": 1, "checkpoint_generator": True},
-    "own generator, every step, halves": OURS | {"generator": "own", "generator_every": 1, "meta_batch": "half"},
-    "own generator, every 5th, halves": OURS | {"generator": "own", "generator_every": EVERY, "meta_batch": "half"},
-    "own generator, every 5th, halves, kept": OURS
-    | {"generator": "own", "generator_every": EVERY, "meta_batch": "half", "keep_convolutions": True},
-    "feature head, every step, halves": OURS | {"generator": "features", "generator_every": 1, "meta_batch": "half"},
-    "feature head, every step": OURS | {"generator": "features", "generator_every": 1},
-    "feature head, every 5th": OURS | {"generator": "features", "generator_every": EVERY},
-    "feature head, every step, kept": OURS | {"generator": "features", "generator_every": 1, "keep_convolutions": True},
-    "feature head, every 5th, kept": OURS
-    | {"generator": "features", "generator_every": EVERY, "keep_convolutions": True},
-    "feature head, every 5th, none spared": OURS
-    | {"generator": "features", "generator_every": EVERY, "spare_auxiliary": False},
-    "own generator, every step, differences": OURS
-    | {"generator": "own", "generator_every": 1, "method": "finite_difference"},
+VARIANTS: dict[str, Callable[..., PriorModule]] = {
+    "single task": Pretrained,
+    "human labels, two heads": partial(Auxiliary, aux_num_classes=[CLASSES * SUB_CLASSES], loss="focal"),
+    "published, unrolled": partial(PublishedMAXL, subclasses=SUB_CLASSES, generator=OWN),
+    "published, first order": partial(PublishedMAXL, subclasses=SUB_CLASSES, generator=OWN, method="first_order"),
+    "own generator, every step": partial(MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=1),
+    "own generator, every 5th": partial(MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=EVERY),
+    "own generator, every step, halves": partial(
+        MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=1, meta_batch="half"
+    ),
+    "own generator, every 5th, halves": partial(
+        MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=EVERY, meta_batch="half"
+    ),
+    "feature head, every step": partial(MAXL, subclasses=SUB_CLASSES, generator_every=1),
+    "feature head, every step, halves": partial(MAXL, subclasses=SUB_CLASSES, generator_every=1, meta_batch="half"),
+    "feature head, every 5th": partial(MAXL, subclasses=SUB_CLASSES, generator_every=EVERY),
 }
 SINGLE = "single task"
 
@@ -135,17 +117,21 @@ class Each(L.Callback):
         self.after()
 
 
-def build(name: str, backbone: str, optimizer: str) -> MAXL:
-    """The module of a variant."""
-    options = dict(VARIANTS[name])
-    if options.get("generator") == "own":
-        options["generator"] = backbone
+def build(name: str, backbone: str, optimizer: str) -> PriorModule:
+    """Builds the module of a variant."""
+    variant = VARIANTS[name]
+    own = {"generator": backbone} if _options(name).get("generator") == OWN else {}
     torch.manual_seed(0)
-    chosen = OPTIMIZERS[optimizer]
-    return MAXL(num_classes=CLASSES, subclasses=SUB_CLASSES, backbone=backbone, optimizer=chosen, **options)
+    return variant(num_classes=CLASSES, backbone=backbone, optimizer=OPTIMIZERS[optimizer], **own)
 
 
-def fit(module: MAXL, data: Batches, options: argparse.Namespace, each: Each) -> None:
+def _options(name: str) -> dict[str, Any]:
+    """Returns the options that a variant sets."""
+    variant = VARIANTS[name]
+    return dict(variant.keywords) if isinstance(variant, partial) else {}
+
+
+def fit(module: PriorModule, data: Batches, options: argparse.Namespace, each: Each) -> None:
     """Trains for as many steps as there are batches."""
     trainer = L.Trainer(
         max_epochs=1,
@@ -187,7 +173,7 @@ class Contestant:
     def milliseconds(self) -> float:
         """The median of a step, or of the mean over a cycle of steps."""
         seconds = self.seconds[FIRST_STEPS:]
-        cycle = VARIANTS[self.name].get("generator_every", 1)
+        cycle = _options(self.name).get("generator_every", 1)
         means = [fmean(seconds[start : start + cycle]) for start in range(0, len(seconds), cycle)]
         return 1000 * median(means)
 

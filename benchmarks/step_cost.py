@@ -15,7 +15,6 @@ from statistics import median
 from typing import Any, cast
 
 import torch
-from lightning_priors.nn.task_weighting import LookAhead
 
 from lightning_priors.batch import PriorBatch
 from lightning_priors.techniques import Auxiliary, CAMRestriction, GlobalLocal, Pretrained, PriorAttention
@@ -68,8 +67,7 @@ class Trained:
         loss = self.module.step(batch).loss
         self.optimizer.zero_grad()
         loss.backward()
-        if isinstance(getattr(self.module, "weigher", None), LookAhead):
-            self.module.weigher.look_at_step(self.module.last_layers, self.optimizer)
+        self.module.tell_priors_of_step(self.optimizer)
         self.optimizer.step()
         if loss.device.type == "cuda":
             torch.cuda.synchronize(loss.device)
@@ -82,7 +80,7 @@ class Trained:
 
 def task_classes(module: PriorModule) -> list[int]:
     """Number of classes of each auxiliary task."""
-    return list(module.heads.num_classes) if isinstance(module, Auxiliary) else []
+    return list(module.hparams["aux_num_classes"]) if isinstance(module, Auxiliary) else []
 
 
 def batch_for(module: PriorModule, count: int, size: int) -> PriorBatch:

@@ -27,7 +27,7 @@ from lightning_priors.batch import PriorBatch
 from lightning_priors.callbacks import ChannelsLast
 from lightning_priors.nn import Classifier
 from lightning_priors.techniques import Pretrained
-from lightning_priors.techniques.base import warmup_cosine
+from lightning_priors.techniques.optimisation import warmup_cosine
 
 FIRST_STEPS = 5  # caches fill, memory is claimed
 

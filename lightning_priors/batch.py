@@ -135,6 +135,26 @@ def checked(batch: Any, needs: Collection[str] = ("image", "label")) -> PriorBat
     return cast(PriorBatch, known)
 
 
+def complete(batch: PriorBatch, needs: Collection[str] = ("image", "label")) -> PriorBatch:
+    """Checks a batch, and completes it in place, so that callbacks find in it what the technique finds.
+
+    Args:
+        batch: What a loader gave, moved to the device.
+        needs: The keys that have to be there.
+
+    Raises:
+        PriorError: As `checked` does.
+
+    >>> batch = {"image": torch.zeros(1, 3, 8, 8), "label": torch.tensor([0]), "mask": torch.zeros(1, 8, 8)}
+    >>> _ = complete(batch)
+    >>> batch["mask_valid"]
+    tensor([True])
+    """
+    whole = checked(batch, needs)
+    batch.update(whole)
+    return batch
+
+
 def require(batch: Collection[str], alternatives: Sequence[Sequence[str]], by: str) -> None:
     """Checks that a batch has what a technique needs.
 

@@ -1,11 +1,14 @@
 """Importing what a user names by its dotted path, with mistakes said in one line."""
 
 import importlib
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import Any
 
 from lightning_priors.errors import PriorError, nearest
+
+PACKAGE = Path(__file__).resolve().parent
 
 
 def import_attribute(path: str) -> Any:
@@ -45,13 +48,51 @@ def import_module(name: str) -> Any:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             beside = sorted(file.stem for file in Path.cwd().glob("*.py"))
             raise PriorError(f"there is no module {error.name}; {nearest(error.name, beside)}".rstrip("; ")) from error
-        raise PriorError(_where(error)) from error
+        raise PriorError(failure_line(error)) from error
 
 
-def _where(error: Exception) -> str:
-    """The file and line that an error comes from, and the error itself, in one line."""
-    if isinstance(error, SyntaxError):
-        return f"{Path(error.filename or '?').name}, line {error.lineno}: {type(error).__name__}: {error.msg}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    place = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if len(frames) > 1 else ""
-    return f"{place}{type(error).__name__}: {' '.join(str(error).split())}"
+def failure_line(error: BaseException) -> str:
+    """Says in one line where a module has raised an exception: in the innermost line that is not in a library.
+
+    Args:
+        error: The exception.
+
+    Returns:
+        The file, the line, the exception's class and its message.
+
+    >>> failure_line(SyntaxError("invalid syntax", ("mine.py", 3, 1, "de f():")))
+    'mine.py, line 3: SyntaxError: invalid syntax'
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_shown(error.filename)}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    own = [frame for frame in frames if not _is_installed(Path(frame.filename))] or frames
+    place = "".join(f"{_shown(frame.filename)}, line {frame.lineno}: " for frame in own[-1:])
+    return f"{place}{type(error).__name__}: {message_line(error)}"
+
+
+def message_line(error: BaseException) -> str:
+    r"""Returns an exception's message as one line.
+
+    Args:
+        error: The exception.
+
+    Returns:
+        The message with single spaces.
+
+    >>> message_line(ValueError("in two\n  lines"))
+    'in two lines'
+    """
+    return " ".join(str(error).split())
+
+
+def _is_installed(file: Path) -> bool:
+    """Says whether a file belongs to Python, to an installed package or to this one."""
+    folders = [PACKAGE, *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib"))]
+    return any(file.resolve().is_relative_to(folder) for folder in folders)
+
+
+def _shown(file: str) -> str:
+    """Returns a path as the user would write it."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

@@ -46,7 +46,7 @@ class Toy(PriorModule):
         self, num_classes: int = 2, aux_num_classes: list[int] = [], smoothing: float = 0.1, crash: str = "",
         lr: float = 0.1,
     ) -> None:
-        super().__init__(num_classes, "none", lr, 0.0, 0.0, None, None)
+        super().__init__(num_classes=num_classes, lr=lr)
         self.save_hyperparameters()
         self.smoothing, self.crash, self.aux_num_classes = smoothing, crash, aux_num_classes
         self.head = nn.Conv2d(3, num_classes, 1)
@@ -106,4 +106,15 @@ def start(*arguments: str, **options: object) -> "subprocess.Popen[str]":
         # a shell starts its background jobs deaf to Ctrl-C, and the suite may be one
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,  # type: ignore[call-overload]
+    )
+
+
+def console(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the console script, which does not search the working folder for modules."""
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "lightning-priors"), *arguments],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )

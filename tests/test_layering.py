@@ -13,24 +13,32 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 BELOW = {
     "errors": set(),
+    "import_path": {"errors"},
     "batch": {"errors"},
+    "hypergradient": set(),
     "functional": {"batch", "errors"},
     "metrics": {"functional", "batch", "errors"},
     "nn": {"functional", "batch", "errors"},
     "callbacks": {"nn", "metrics", "functional", "batch", "errors"},
     "data": {"functional", "batch", "errors"},
-    "techniques": {"callbacks", "nn", "metrics", "functional", "batch", "errors"},
-    "tracking": set(),
-    "cli_errors": {"errors"},
-    "interruption": {"errors"},
-    "cli": {"techniques", "data", "callbacks", "tracking", "cli_errors", "interruption", "batch", "errors"},
+    "priors": {"nn", "metrics", "hypergradient", "functional", "import_path", "batch", "errors"},
+    "techniques": {
+        "priors",
+        "callbacks",
+        "nn",
+        "metrics",
+        "hypergradient",
+        "functional",
+        "import_path",
+        "batch",
+        "errors",
+    },
+    "cli": {"techniques", "priors", "data", "callbacks", "import_path", "batch", "errors"},
     "compare": {
         "cli",
         "techniques",
         "data",
         "callbacks",
-        "tracking",
-        "interruption",
         "nn",
         "metrics",
         "functional",
@@ -38,11 +46,11 @@ BELOW = {
         "errors",
     },
     "__main__": {"cli", "compare", "errors", ""},
-    "__init__": {"techniques", "data", "nn", "batch", "errors"},
+    "__init__": {"techniques", "priors", "data", "nn", "batch", "errors"},
 }
 """For each part of the package what it may import of the others; ``""`` is the package itself."""
 
-BASES = {"base", "manual_optimisation"}
+BASES = {"base", "evaluation", "optimisation", "with_priors"}
 """The files of the techniques that are none themselves."""
 
 
@@ -81,23 +89,23 @@ def test_imports_go_downward_only(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_heavy_libraries_stay_where_they_belong(path):
     roots = {name.partition(".")[0] for name in imported(path)}
-    if part(path) in ("functional", "nn", "batch", "errors"):
+    if part(path) in ("functional", "hypergradient", "nn", "priors", "batch", "errors", "import_path"):
         assert not roots & {"lightning", "pytorch_lightning", "wandb", "jsonargparse"}
     if path != PACKAGE / "nn" / "backbone.py":
         assert "timm" not in roots
-    if part(path) == "functional":
+    if part(path) in ("functional", "hypergradient"):
         assert roots <= {"torch", "lightning_priors", *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("techniques/*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("techniques/*/*.py")) + sorted(PACKAGE.glob("techniques/*.py")),
+                         ids=lambda path: str(path.relative_to(PACKAGE)))  # fmt: skip
 def test_no_technique_knows_another_one(path):
-    if path.stem == "__init__":
+    technique = path.relative_to(PACKAGE / "techniques").with_suffix("").parts[0]
+    if technique == "__init__":
         return
-    others = {other.stem for other in PACKAGE.glob("techniques/*.py")} - {path.stem, "__init__"} - BASES
     for name in imported(path):
         if name.startswith("lightning_priors.techniques"):
-            assert name.split(".")[2] in BASES, f"{path.stem} imports {name}"
-        assert name.rpartition(".")[2] not in others
+            assert name.split(".")[2] in BASES | {technique}, f"{technique} imports {name}"
 
 
 def test_the_reading_of_imports_sees_all_forms(tmp_path):

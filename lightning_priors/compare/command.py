@@ -66,25 +66,28 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(plan: Plan, title: str) -> int:
     # torch and Lightning take seconds to import: not before the plan is known to be right
+    from lightning_priors.cli.user_modules import working_folder_importable
     from lightning_priors.compare.picture import draw_picture
     from lightning_priors.compare.report import markdown, summarise, summary_csv, text
     from lightning_priors.compare.resolve import resolve
     from lightning_priors.compare.run import compare
 
-    output, tasks = Path(plan.output), resolve(plan)
-    rows, failures = compare(tasks, output)
-    if rows:
-        entries = summarise(rows, list(plan.runs))
-        (output / "summary.csv").write_text(summary_csv(entries), encoding="utf-8")
-        (output / "summary.md").write_text(markdown(title, entries, plan.columns), encoding="utf-8")
-        print(f"\n{text(entries, plan.columns)}\n")
-        for name in ("runs.csv", "summary.csv", "summary.md"):
-            print(output / name)
-        print(draw_picture(tasks, rows, output) or "no picture: the checkpoints of all runs have been deleted")
-        for row in rows:
-            panels = sorted(Path(row.folder, "panels").glob("*.png"))
-            if panels:
-                print(f"panel of {row.run}, seed {row.seed}: {panels[-1]}")
+    output = Path(plan.output)
+    with working_folder_importable():
+        tasks = resolve(plan)
+        rows, failures = compare(tasks, output)
+        if rows:
+            entries = summarise(rows, list(plan.runs))
+            (output / "summary.csv").write_text(summary_csv(entries), encoding="utf-8")
+            (output / "summary.md").write_text(markdown(title, entries, plan.columns), encoding="utf-8")
+            print(f"\n{text(entries, plan.columns)}\n")
+            for name in ("runs.csv", "summary.csv", "summary.md"):
+                print(output / name)
+            print(draw_picture(tasks, rows, output) or "no picture: the checkpoints of all runs have been deleted")
+    for row in rows:
+        panels = sorted(Path(row.folder, "panels").glob("*.png"))
+        if panels:
+            print(f"panel of {row.run}, seed {row.seed}: {panels[-1]}")
     for run, line in failures.items():
         print(f"failed: {run}: {line}", file=sys.stderr)
     return 1 if failures else 0

@@ -10,9 +10,10 @@ from torch.utils.data import default_collate
 from lightning_priors.batch import PriorBatch, PriorSample
 from lightning_priors.callbacks.cam_panel import collect_evidence, place
 from lightning_priors.callbacks.drawing import draw_comparison
-from lightning_priors.compare.resolve import Task, less_warnings
+from lightning_priors.cli.quiet import less_warnings
+from lightning_priors.compare.resolve import Task
 from lightning_priors.compare.rows import Row
-from lightning_priors.compare.run import Built, logged_to
+from lightning_priors.compare.run import PreparedFit, logged_to
 from lightning_priors.data import PriorDataModule
 
 
@@ -66,16 +67,16 @@ def draw_picture(tasks: Sequence[Task], rows: Sequence[Row], output: Path, numbe
     shown = [task for task in tasks if task.seed == seed and task.key in finished]
     # nothing is run, so nothing is written to the folder
     with TemporaryDirectory() as folder, logged_to(output / "comparison.log"):
-        built = {task.run: Built(task.arguments, Path(folder), []) for task in shown}
-    data: PriorDataModule = built[shown[0].run].datamodule
+        prepared = {task.run: PreparedFit(task.arguments, Path(folder), []) for task in shown}
+    data: PriorDataModule = prepared[shown[0].run].datamodule
     data.setup("validate")
     images = data.val_dataloader().dataset
     batch: PriorBatch = default_collate(evenly_chosen((images[i] for i in range(len(images))), number))  # type: ignore[arg-type]
     evidence = {}
     for task in shown:
         checkpoint = torch.load(finished[task.key].checkpoint, map_location="cpu", weights_only=True)
-        built[task.run].model.load_state_dict(checkpoint["state_dict"])
-        evidence[task.run] = collect_evidence(built[task.run].model, batch["image"])
+        prepared[task.run].model.load_state_dict(checkpoint["state_dict"])
+        evidence[task.run] = collect_evidence(prepared[task.run].model, batch["image"])
     path = output / "comparison.png"
     draw_comparison(batch, evidence, data.classes).savefig(path)
     return path

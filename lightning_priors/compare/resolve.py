@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import yaml
 
-from lightning_priors.cli import UNHELPFUL_WARNINGS, PriorCLI
+from lightning_priors.cli import PriorCLI
+from lightning_priors.cli.quiet import less_warnings
 from lightning_priors.compare.plan import Plan
 from lightning_priors.errors import PriorError
 
@@ -56,34 +55,32 @@ class Task(NamedTuple):
         return self.run, self.seed, self.digest
 
 
-class _Parsed(PriorCLI):
-    """The command line up to its resolved configuration: nothing is built and nothing runs."""
+class ParsedFit(PriorCLI):
+    """The command ``fit`` up to its resolved configuration: nothing is built and nothing runs.
+
+    Args:
+        arguments: The options of the command.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(["fit", *arguments])
 
     def before_instantiate_classes(self) -> None:
-        """Nothing is built."""
+        """Builds nothing."""
 
     instantiate_classes = after_instantiate_classes = before_instantiate_classes
 
-    def _set_seed(self) -> None:
-        """Nothing is drawn."""
+    def seed(self) -> None:
+        """Leaves the random number generators alone."""
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing runs."""
+    def start(self) -> None:
+        """Starts nothing."""
 
     def resolved(self) -> dict[str, Any]:
-        """Every option with its value, as config.yaml has it."""
-        text = self._parser("fit").dump(self.config.fit, skip_none=False)
+        """Returns every option with its value, as config.yaml has it."""
+        text = self.parser_of("fit").dump(self.config.fit, skip_none=False)
         config: dict[str, Any] = yaml.safe_load(text)
         return config
-
-
-@contextmanager
-def less_warnings() -> Iterator[None]:
-    """Keeps warnings that no user can act on off the terminal, as the other commands do."""
-    with warnings.catch_warnings():
-        for message in UNHELPFUL_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        yield
 
 
 @less_warnings()
@@ -102,7 +99,7 @@ def resolve(plan: Plan) -> list[Task]:
     configs = {}
     for name, variant in plan.runs.items():
         try:
-            configs[name] = _Parsed(["fit", *DEFAULTS, *plan.arguments(variant, plan.seeds[0])]).resolved()
+            configs[name] = ParsedFit([*DEFAULTS, *plan.arguments(variant, plan.seeds[0])]).resolved()
             _check_selection(configs[name])
         except PriorError as error:
             raise PriorError(f"run {name!r}: {error}") from error

@@ -18,16 +18,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from lightning_priors.cli import PriorCLI, RunFolder
+from lightning_priors.cli.interruption import plain_interruptions
+from lightning_priors.cli.quiet import less_warnings
+from lightning_priors.cli.wandb_offline import session
 from lightning_priors.compare.measure import PeakMemory, StepTimer
 from lightning_priors.compare.progress import Progress
-from lightning_priors.compare.resolve import Task, less_warnings
+from lightning_priors.compare.resolve import Task
 from lightning_priors.compare.rows import Row, read_rows, with_row, write_rows
 from lightning_priors.errors import PriorError, Terminated
-from lightning_priors.interruption import plain_interruptions
-from lightning_priors.tracking import session
 
 
-class Built(PriorCLI):
+class PreparedFit(PriorCLI):
     """The command ``fit`` with everything built and nothing started.
 
     Args:
@@ -42,20 +43,20 @@ class Built(PriorCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Puts the run's folder before the loggers that the configuration asks for."""
-        options = self._get(self.config_init, "trainer")
+        options = self.built("trainer")
         asked = [options.logger] if isinstance(options.logger, Logger) else options.logger
         own = RunFolder(self._folder.parent, name="", version=self._folder.name)
         options.logger = [own, *(asked if isinstance(asked, list) else [])]
         self.trainer_defaults["callbacks"] += self._callbacks
         return super().instantiate_trainer(enable_progress_bar=False, enable_model_summary=False, **kwargs)
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def start(self) -> None:
         """Leaves the start to the caller."""
 
     @property
     def checkpoints(self) -> ModelCheckpoint:
         """The callback that selects the checkpoint."""
-        callback: ModelCheckpoint = self._get(self.config_init, "checkpoint")
+        callback: ModelCheckpoint = self.built("checkpoint")
         return callback
 
 
@@ -174,14 +175,14 @@ def _fit_and_test(
 ) -> tuple[dict[str, float], str]:
     """The numbers of a run and the path of its selected checkpoint."""
     timer = StepTimer()
-    built = Built(arguments, folder, [timer, Follow(tell)])
-    trainer, model, data = built.trainer, built.model, built.datamodule
+    prepared = PreparedFit(arguments, folder, [timer, Follow(tell)])
+    trainer, model, data = prepared.trainer, prepared.model, prepared.datamodule
     if trainer.world_size > 1:
         raise PriorError("a comparison runs on one device, so that its runs are alike; use --trainer.devices=1")
     memory, start = PeakMemory(trainer.strategy.root_device), time.perf_counter()
     trainer.fit(model, datamodule=data)
     fit_seconds = time.perf_counter() - start
-    selected = built.checkpoints
+    selected = prepared.checkpoints
     if not selected.best_model_path or selected.best_model_score is None:
         raise PriorError(f"no checkpoint was selected: training ended before {selected.monitor} was logged")
     tested = trainer.test(model, datamodule=data, ckpt_path=selected.best_model_path, verbose=False)[0]

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from lightning_priors.functional.precision import at_least_float32
 
+MapLoss = str | Callable[[Tensor, Tensor], Tensor]
+"""A loss by its name, by the dotted name of a user's function, or as a function; see `GUIDANCE_LOSSES`."""
+
 PPCE_FLOOR = 1e-3
 """Added to the normalised map in `ppce_loss`: a cell without evidence costs 6.9 and its gradient is at most 1000."""
 

@@ -1,13 +1,13 @@
 """Attention that is told where to look."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_priors.batch import PriorBatch
-from lightning_priors.functional.guidance import ATTENTION_LOSSES, masked_mean
+from lightning_priors.functional.guidance import ATTENTION_LOSSES, MapLoss, masked_mean
 from lightning_priors.functional.prior_maps import PriorKind, prior_map
 from lightning_priors.nn import AttentionBranch, Classifier
 from lightning_priors.nn.attention import attention_factor, logits_against_uniform
@@ -69,7 +69,7 @@ class GuidedAttention(Prior):
         self,
         attention: Literal["branch", "tokens"] = "branch",
         residual: bool = True,
-        loss: Any = "bce",
+        loss: MapLoss = "bce",
         weight: float = 1.0,
         prior: PriorKind = "mask",
         dilation: float = 0.0,

@@ -3,7 +3,7 @@
 import inspect
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError, nearest
+from lightning_priors.functional.guidance import MapLoss
 from lightning_priors.import_path import import_attribute
 from lightning_priors.nn import CAMHead, Classifier
 
@@ -255,7 +256,9 @@ def weighted_logits(cam: Tensor, bias: Tensor, cell_weights: Tensor) -> Tensor:
     return (cam * weights).sum((2, 3)) / weights.sum((2, 3)) + bias
 
 
-def loss_function(loss: Any, known: Mapping[str, Any], kind: str) -> Any:
+def loss_function(
+    loss: MapLoss, known: Mapping[str, Callable[[Tensor, Tensor], Tensor]], kind: str
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Finds a loss by its name, or by the dotted name of a user's function; a function stays what it is.
 
     Args:
@@ -274,10 +277,10 @@ def loss_function(loss: Any, known: Mapping[str, Any], kind: str) -> Any:
     if loss in known:
         return known[loss]
     if "." not in loss:
-        raise PriorError(f"there is no {kind} {loss!r}; {nearest(loss, known)}, or give the dotted name of a function")
+        raise PriorError(f"there is no {kind} {loss!r}; {nearest(loss, known)}")
     found = import_attribute(loss)
-    if not (inspect.isfunction(found) or isinstance(found, torch.jit.ScriptFunction)):
-        raise PriorError(f"{kind} {loss}: a function of two tensors is wanted, not a {type(found).__name__}")
+    if not inspect.isfunction(found):
+        raise PriorError(f"{kind} {loss}: a function of two tensors is wanted, not an object of {type(found).__name__}")
     return found
 
 

@@ -1,7 +1,7 @@
 """The class activation map is kept inside the target's region."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_priors.batch import PriorBatch
 from lightning_priors.functional.backgrounds import exchange_cells, shuffle_among
 from lightning_priors.functional.cam import evidence_map
-from lightning_priors.functional.guidance import GUIDANCE_LOSSES, attention_bce_loss, masked_mean
+from lightning_priors.functional.guidance import GUIDANCE_LOSSES, MapLoss, attention_bce_loss, masked_mean
 from lightning_priors.functional.prior_maps import prior_map
 from lightning_priors.nn import Classifier, RegionFinder
 from lightning_priors.nn.backbone import FINER_STRIDE
@@ -89,7 +89,7 @@ class Restriction(Prior):
 
     def __init__(
         self,
-        loss: Any = "energy",
+        loss: MapLoss = "energy",
         weight: float = 1.0,
         weight_warmup_epochs: float = 0.0,
         prior: Literal["mask", "part_boxes"] = "mask",

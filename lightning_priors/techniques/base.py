@@ -3,7 +3,7 @@
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import FrameType
 from typing import Any, ClassVar, Self, cast
 
@@ -17,15 +17,14 @@ from lightning.pytorch.utilities.parsing import collect_init_args
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
-from lightning_priors.batch import PriorBatch, checked, require
+from lightning_priors.batch import PriorBatch, complete, require
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.prior_maps import prior_map
-from lightning_priors.metrics import CAMIoU, EnergyPointingGame, PointingGame, WorstGroupAccuracy
 from lightning_priors.nn import Backbone, StartsFromWeights
 from lightning_priors.priors import Prior, PriorStep, describe
+from lightning_priors.techniques.evaluation import class_metrics, spatial_metrics
 from lightning_priors.techniques.optimisation import PLAIN, Groups, Tuning, build_optimizer, build_schedule, grouped
 
 __all__ = ["PriorModule", "PriorStep"]
@@ -76,8 +75,8 @@ class PriorModule(L.LightningModule, ABC):
         self._images_seen = 0
         self.epochs_done = math.inf  # with fraction, once training has begun; schedules of a technique follow it
         further = extra_metrics or {}
-        self.metrics = nn.ModuleDict({stage: _class_metrics(num_classes, stage, further) for stage in ("val", "test")})
-        self.spatial_metrics = nn.ModuleDict({stage: _spatial_metrics(stage) for stage in ("val", "test")})
+        self.metrics = nn.ModuleDict({stage: class_metrics(num_classes, stage, further) for stage in ("val", "test")})
+        self.spatial_metrics = nn.ModuleDict({stage: spatial_metrics(stage) for stage in ("val", "test")})
 
     # ---- what a technique writes
 
@@ -173,7 +172,7 @@ class PriorModule(L.LightningModule, ABC):
     def on_train_start(self) -> None:
         """Freezes the statistics; before, Lightning would warn of layers in evaluation mode."""
         for backbone in self.tuned_backbones():
-            backbone.freeze_statistics = self.tuning.keeps_statistics()
+            backbone.freeze_statistics |= self.tuning.keeps_statistics()
 
     def on_train_epoch_start(self) -> None:
         """Tells the priors."""
@@ -322,26 +321,6 @@ class PriorModule(L.LightningModule, ABC):
             self.log_dict({f"{stage}/{name}": value for name, value in prior.verdict(stage).items()})
 
 
-def complete(batch: PriorBatch, needs: Collection[str] = ("image", "label")) -> PriorBatch:
-    """Checks a batch, and completes it in place, so that callbacks find in it what the technique finds.
-
-    Args:
-        batch: What a loader gave, moved to the device.
-        needs: The keys that have to be there.
-
-    Raises:
-        PriorError: As `checked` does.
-
-    >>> batch = {"image": torch.zeros(1, 3, 8, 8), "label": torch.tensor([0]), "mask": torch.zeros(1, 8, 8)}
-    >>> _ = complete(batch)
-    >>> batch["mask_valid"]
-    tensor([True])
-    """
-    whole = checked(batch, needs)
-    batch.update(whole)
-    return batch
-
-
 def _plain(value: Any) -> Any:
     """An option as a checkpoint can hold it."""
     if isinstance(value, Tuning):
@@ -351,24 +330,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return value
-
-
-def _class_metrics(num_classes: int, stage: str, further: Mapping[str, Metric]) -> MetricCollection:
-    own: dict[str, Metric] = {
-        "acc": MulticlassAccuracy(num_classes, average="micro"),
-        "f1_macro": MulticlassF1Score(num_classes, average="macro"),
-        "ece": MulticlassCalibrationError(num_classes),
-        "worst_group_acc": WorstGroupAccuracy(),
-    }
-    if taken := own.keys() & further.keys():
-        raise PriorError(f"extra_metrics: there is a metric {min(taken)!r} already; give yours another name")
-    copies = {name: metric.clone() for name, metric in further.items()}
-    return MetricCollection({**own, **copies}, prefix=f"{stage}/", compute_groups=False)
-
-
-def _spatial_metrics(stage: str) -> MetricCollection:
-    return MetricCollection(
-        {"epg": EnergyPointingGame(), "pointing_game": PointingGame(), "cam_iou": CAMIoU()},
-        prefix=f"{stage}/",
-        compute_groups=False,
-    )

@@ -1,11 +1,12 @@
 """Technique 4: the class activation map is kept inside the target's region while the network is trained."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torchmetrics import Metric
 
+from lightning_priors.functional.guidance import MapLoss
 from lightning_priors.priors import Restriction
 from lightning_priors.techniques.optimisation import PLAIN, Tuning
 from lightning_priors.techniques.with_priors import ClassifierWithPriors
@@ -54,7 +55,7 @@ class CAMRestriction(ClassifierWithPriors):
         num_classes: int = 2,
         backbone: str = "tiny",
         weights: str = "none",
-        loss: Any = "energy",
+        loss: MapLoss = "energy",
         weight: float = 1.0,
         weight_warmup_epochs: float = 0.0,
         prior: Literal["mask", "part_boxes"] = "mask",

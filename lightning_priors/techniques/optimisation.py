@@ -150,8 +150,8 @@ def build_optimizer(
         given: From groups of parameters to an optimiser that has its own learning rate and weight decay.
 
     >>> weight = nn.Parameter(torch.zeros(2, 2))
-    >>> [group["lr"] for group in build_optimizer([(0.1, [weight])], 1.0, 0.0, None).param_groups]
-    [0.1]
+    >>> [group["lr"] for group in build_optimizer([(0.1, [weight])], 1.0, 0.0, None).param_groups]  # and for biases
+    [0.1, 0.1]
     """
     if given is None:
         factors = [factor for factor, _ in groups for _ in range(2)]

@@ -1,11 +1,12 @@
 """Technique 3: attention that is told where to look."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torchmetrics import Metric
 
+from lightning_priors.functional.guidance import MapLoss
 from lightning_priors.functional.prior_maps import PriorKind
 from lightning_priors.priors import GuidedAttention
 from lightning_priors.techniques.optimisation import PLAIN, Tuning
@@ -55,7 +56,7 @@ class PriorAttention(ClassifierWithPriors):
         weights: str = "none",
         attention: Literal["branch", "tokens"] = "branch",
         residual: bool = True,
-        loss: Any = "bce",
+        loss: MapLoss = "bce",
         weight: float = 1.0,
         prior: PriorKind = "mask",
         dilation: float = 0.0,

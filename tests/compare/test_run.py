@@ -37,7 +37,7 @@ class Troubled(PriorModule):
     """Classifies by colour alone."""
 
     def __init__(self, num_classes: int = 2, trouble: str = "none", lr: float = 0.1) -> None:
-        super().__init__(num_classes, "none", lr, 0.0, 0.0, None, None)
+        super().__init__(num_classes=num_classes, lr=lr)
         self.save_hyperparameters()
         self.trouble = trouble
         self.head = nn.Conv2d(3, num_classes, 1)

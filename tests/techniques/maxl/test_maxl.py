@@ -414,12 +414,12 @@ def test_halves_cost_half_of_the_passes_for_learning(fit_maxl) -> None:
 def test_two_ranks_train_what_one_trains(tmp_path: Path) -> None:
     """With the same images in each step, under the strategy ``ddp`` as it is."""
     train(tmp_path, 1)
-    script = Path(__file__).parent / "train_maxl_on_ranks.py"
+    script = Path(__file__).parents[1] / "train_maxl_on_ranks.py"
     command = [sys.executable, "-W", "ignore", str(script), str(tmp_path), "2"]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(script.parents[2])})
     for name in OPTIONS:
         one, *two = (torch.load(tmp_path / f"{name}-{end}.pt", weights_only=True) for end in ("1-0", "2-0", "2-1"))
-        tolerance = 1e-5 if name == "single" else 1e-12
+        tolerance = {"single": 1e-5, "published": 1e-7}.get(name, 1e-12)  # a difference magnifies rounding
         for state, logged in two:
             for key, value in state.items():
                 torch.testing.assert_close(value, one[0][key], rtol=tolerance, atol=tolerance, msg=f"{name} {key}")

@@ -1,4 +1,4 @@
-"""What becomes of Ctrl-C and SIGTERM, which Lightning answers in ways of its own."""
+"""Turns Ctrl-C and SIGTERM into the exceptions of a plain Python program, after Lightning has shut down."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ from lightning_priors.errors import Terminated
 
 @contextmanager
 def plain_interruptions() -> Iterator[None]:
-    """Within this context an interrupted training ends as Python's programs do, when Lightning has shut down.
+    """Raises within this context what an interrupted Python program raises.
 
     Raises:
-        KeyboardInterrupt: After Ctrl-C, which Lightning turns into an exit.
-        Terminated: After SIGTERM, whose exception of Lightning's alone would exit with 0, as if all were done.
+        KeyboardInterrupt: After Ctrl-C, which Lightning turns into a `SystemExit`.
+        Terminated: After SIGTERM, which Lightning turns into an exception that exits with 0, as if all were done.
 
     >>> with plain_interruptions():
     ...     raise SIGTERMException

@@ -16,7 +16,9 @@ import torch
 import yaml
 from command_line import BROKEN_SOURCE, FIT, REPOSITORY, SMALL, TOY, run_cli, start
 
-from lightning_priors import Pretrained, PriorDataModule, cli
+from lightning_priors import Pretrained, PriorDataModule
+from lightning_priors.cli.main import CHECKPOINT_DEFAULTS
+from lightning_priors.cli.quiet import is_news, less_noise
 from lightning_priors.data.sources import Kakapo
 
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
@@ -46,7 +48,7 @@ def api_checkpoint(tmp_path_factory):
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, log_every_n_steps=1,
     )  # fmt: skip
-    with cli._less_noise():
+    with less_noise():
         trainer.fit(Pretrained(backbone="tiny", lr=0.01, optimizer=torch.optim.AdamW), datamodule=data)
     trainer.save_checkpoint(folder / "api.ckpt")
     return folder / "api.ckpt"
@@ -187,7 +189,7 @@ class TestConfiguration:
         config = printed_config(capsys, "fit", "--model=Pretrained")
         assert config["data"]["source"]["class_path"].endswith(".Kakapo")
         assert config["trainer"]["default_root_dir"] == "runs"
-        assert {name: config["checkpoint"][name] for name in cli.CHECKPOINT_DEFAULTS} == cli.CHECKPOINT_DEFAULTS
+        assert {name: config["checkpoint"][name] for name in CHECKPOINT_DEFAULTS} == CHECKPOINT_DEFAULTS
         names = [callback["class_path"].rpartition(".")[2] for callback in config["trainer"]["callbacks"]]
         assert names == ["CAMPanel", "ConfusionMatrix"]
 
@@ -196,6 +198,23 @@ class TestConfiguration:
         source = printed_config(capsys, "fit", "--model=Pretrained", *options)["data"]["source"]
         assert source["class_path"].endswith(".Waterbirds")
         assert source["init_args"]["root"] == "birds"
+
+    def test_a_source_brings_its_own_defaults(self, capsys):
+        """Not those of the default source, which has arguments of the same names."""
+        Path("few.py").write_text(
+            "from lightning_priors.data.sources import Kakapo\n\n\nclass Few(Kakapo):\n"
+            "    def __init__(self, train_size: int = 16, seed: int = 7) -> None:\n"
+            "        super().__init__(train_size=train_size, seed=seed)\n"
+        )
+        Path("few.yaml").write_text("data: {source: {class_path: few.Few}}\n")
+        for given in (["--data.source=few.Few"], ["-c", "few.yaml"]):
+            source = printed_config(capsys, "fit", "--model=Pretrained", *given)["data"]["source"]
+            assert source["init_args"] == {"train_size": 16, "seed": 7}
+        chosen = ("-c", "few.yaml", "--data.source.seed=3")
+        source = printed_config(capsys, "fit", "--model=Pretrained", *chosen)["data"]["source"]
+        assert source["init_args"] == {"train_size": 16, "seed": 3}
+        default = printed_config(capsys, "fit", "--model=Pretrained", "--data.source.train_size=3")["data"]["source"]
+        assert (default["init_args"]["train_size"], default["init_args"]["val_size"]) == (3, 400)
 
     def test_callbacks_are_added_or_replaced(self, capsys):
         for option, expected in (("callbacks+", 3), ("callbacks", 1)):
@@ -239,6 +258,7 @@ MISTAKES = {
     "group": (["--model=Pretrained", "--trainr.max_epochs=2"], "did you mean '--trainer.max_epochs'?"),
     "option of the data": (["--model=Pretrained", "--data.batchsize=2"], "did you mean '--data.batch_size'?"),
     "technique": (["--model=Pretraind"], "--model: there is no class 'Pretraind'; did you mean 'Pretrained'?"),
+    "technique to explain": (["--model.help=Pretraind"], "--model.help: there is no class 'Pretraind'; did you mean"),
     "technique with module": (
         ["--model=lightning_priors.Pretraind"],
         "--model: there is no class 'lightning_priors.Pretraind'; did you mean 'Pretrained'?",
@@ -311,6 +331,7 @@ MISTAKES = {
         ["-c", "known.yaml"],
         "known.yaml: Pretrained has no option 'num_clases' (--model.num_clases); did you mean 'num_classes'?",
     ),
+    "file without a technique": (["-c", "options.yaml"], "options.yaml: --model needs a class first; choose from "),
     "group in a file": (["-c", "group.yaml"], "the configuration has no entry 'modle'; did you mean 'model'?"),
     "option of a group in a file": (
         ["-c", "entry.yaml"],
@@ -345,6 +366,7 @@ class TestMistakes:
     @pytest.fixture(autouse=True)
     def _files(self):
         Path("known.yaml").write_text("model:\n  class_path: Pretrained\n  init_args: {num_clases: 3}\n")
+        Path("options.yaml").write_text("model: {init_args: {lr: 0.1}}\n")
         Path("group.yaml").write_text("modle: {class_path: Pretrained}\n")
         Path("entry.yaml").write_text("model: Pretrained\ntrainer: {max_epoch: 3}\n")
         Path("trainer.yaml").write_text("max_epoch: 3\n")
@@ -407,6 +429,14 @@ class TestCheckpoints:
     def test_another_class_is_refused(self, trained, capsys):
         arguments = ("validate", "--model=CAMRestriction", *SMALL, f"--ckpt_path={trained}/checkpoints/best.ckpt")
         assert error_line(capsys, *arguments).endswith("best.ckpt is a checkpoint of Pretrained, not of CAMRestriction")
+
+    def test_the_technique_that_a_checkpoint_names_itself_counts(self, trained, capsys):
+        checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+        torch.save({**checkpoint, "technique": "Pretrained", "hyper_parameters": {}}, "own.ckpt")
+        assert run_cli("validate", *FIT[1:], "--ckpt_path=own.ckpt") == 0
+        torch.save({**checkpoint, "technique": "MAXL"}, "other.ckpt")
+        line = error_line(capsys, "validate", *FIT[1:], "--ckpt_path=other.ckpt")
+        assert line == "other.ckpt is a checkpoint of MAXL, not of Pretrained"
 
     def test_weights_that_do_not_fit_are_refused_with_the_reason(self, trained, capsys):
         arguments = (*FIT[1:], "--model.backbone=resnet18", f"--ckpt_path={trained}/checkpoints/best.ckpt")
@@ -512,7 +542,7 @@ class TestProcess:
 
 def test_the_filter_keeps_what_is_new():
     def keeps(message):
-        return cli._is_news(logging.LogRecord("x", logging.INFO, "x", 1, message, None, None))
+        return is_news(logging.LogRecord("x", logging.INFO, "x", 1, message, None, None))
 
     assert keeps("12 of 14 tensors loaded")
     assert not keeps("💡 Tip: For seamless cloud logging")

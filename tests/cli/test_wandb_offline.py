@@ -11,7 +11,7 @@ import pytest
 import yaml
 from command_line import FIT, REPOSITORY, run_cli, start
 
-from lightning_priors import tracking
+from lightning_priors.cli import wandb_offline
 
 WANDB = ("-c", str(REPOSITORY / "configs" / "logger" / "wandb.yaml"))
 NOBODY = "http://127.0.0.1:9"
@@ -60,42 +60,42 @@ def recorded(folder: Path) -> dict:
 
 class TestOfflineMode:
     def test_is_chosen_without_a_key(self, capsys, monkeypatch):
-        with tracking.session():
-            tracking.go_offline_if_needed()
-            assert tracking.os.environ["WANDB_MODE"] == "offline"
+        with wandb_offline.session():
+            wandb_offline.go_offline_if_needed()
+            assert wandb_offline.os.environ["WANDB_MODE"] == "offline"
         assert capsys.readouterr().out == (
             "W&B: no API key for 127.0.0.1 (`wandb login` stores one), so this run is logged offline\n"
         )
 
     def test_is_chosen_without_a_network(self, capsys, monkeypatch):
         monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-        with tracking.session():
-            tracking.go_offline_if_needed()
-            assert tracking.os.environ["WANDB_MODE"] == "offline"
+        with wandb_offline.session():
+            wandb_offline.go_offline_if_needed()
+            assert wandb_offline.os.environ["WANDB_MODE"] == "offline"
         assert capsys.readouterr().out == "W&B: no answer from 127.0.0.1, so this run is logged offline\n"
 
     def test_is_not_chosen_with_key_and_network(self, capsys, monkeypatch, server):
         monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", server)
-        with tracking.session():
-            tracking.go_offline_if_needed()
-            assert "WANDB_MODE" not in tracking.os.environ
+        with wandb_offline.session():
+            wandb_offline.go_offline_if_needed()
+            assert "WANDB_MODE" not in wandb_offline.os.environ
         assert capsys.readouterr().out == ""
 
     def test_a_stored_key_counts(self, monkeypatch, server, tmp_path):
         (tmp_path / "netrc").write_text("machine 127.0.0.1\n  login user\n  password " + "k" * 40 + "\n")
         (tmp_path / "netrc").chmod(0o600)
         monkeypatch.setenv("WANDB_BASE_URL", server)
-        assert tracking._reason_to_be_offline(server) == ""
-        assert "no API key for elsewhere" in tracking._reason_to_be_offline("https://elsewhere")
+        assert wandb_offline._reason_to_be_offline(server) == ""
+        assert "no API key for elsewhere" in wandb_offline._reason_to_be_offline("https://elsewhere")
 
     @pytest.mark.parametrize("mode", ["online", "disabled", "offline"])
     def test_leaves_the_users_own_choice(self, mode, monkeypatch, capsys):
         monkeypatch.setenv("WANDB_MODE", mode)
-        with tracking.session():
-            tracking.go_offline_if_needed()
-            assert tracking.os.environ["WANDB_MODE"] == mode
-        assert tracking.os.environ["WANDB_MODE"] == mode
+        with wandb_offline.session():
+            wandb_offline.go_offline_if_needed()
+            assert wandb_offline.os.environ["WANDB_MODE"] == mode
+        assert wandb_offline.os.environ["WANDB_MODE"] == mode
         assert capsys.readouterr().out == ""
 
     def test_does_not_wait_for_a_server_that_is_silent(self, monkeypatch):
@@ -105,16 +105,16 @@ class TestOfflineMode:
             given_up.wait()
             raise OSError
 
-        monkeypatch.setattr(tracking, "SECONDS_TO_ANSWER", 0.01)
-        monkeypatch.setattr(tracking.urllib.request, "urlopen", silent)
-        assert not tracking._answers(NOBODY)
+        monkeypatch.setattr(wandb_offline, "SECONDS_TO_ANSWER", 0.01)
+        monkeypatch.setattr(wandb_offline.urllib.request, "urlopen", silent)
+        assert not wandb_offline._answers(NOBODY)
         given_up.set()
 
     def test_ends_with_the_command(self):
-        with tracking.session():
-            tracking.go_offline_if_needed()
-        assert "WANDB_MODE" not in tracking.os.environ
-        assert "WANDB_SILENT" not in tracking.os.environ
+        with wandb_offline.session():
+            wandb_offline.go_offline_if_needed()
+        assert "WANDB_MODE" not in wandb_offline.os.environ
+        assert "WANDB_SILENT" not in wandb_offline.os.environ
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Weights & Biases without a key or a network: logging goes to a local folder that can be sent later."""
+"""Takes Weights & Biases offline where it has no key or no network: a run is logged to a folder, to be sent later."""
 
 import os
 import sys
@@ -15,10 +15,16 @@ SECONDS_TO_ANSWER = 3.0
 
 
 def go_offline_if_needed() -> None:
-    """Chooses W&B's offline mode when there is no key or no network, and says so; a mode set by the user stays.
+    """Sets W&B's offline mode when there is no key or no network, and says so; a mode that the user has set stays.
 
-    Without this, a missing key aborts the run or waits for an answer at the terminal, and a missing network stops it
-    after a minute and a half.
+    Without this, W&B aborts the run or waits at the terminal when it has no key, and gives up after a minute and a
+    half when it has no network.
+
+    >>> from unittest.mock import patch
+    >>> with patch.dict(os.environ, {"WANDB_MODE": "disabled"}):
+    ...     go_offline_if_needed()
+    ...     os.environ["WANDB_MODE"]
+    'disabled'
     """
     if "WANDB_MODE" in os.environ:
         return
@@ -32,7 +38,15 @@ def go_offline_if_needed() -> None:
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Ends a W&B run with the command that started it, says how to send an offline one, and restores the mode."""
+    """Ends a W&B run with the command that started it, says how to send an offline run, and restores the mode.
+
+    >>> before = os.environ.get("WANDB_MODE")
+    >>> with session():
+    ...     os.environ.setdefault("WANDB_MODE", "offline") == (before or "offline")
+    True
+    >>> os.environ.get("WANDB_MODE") == before
+    True
+    """
     before = {name: os.environ.get(name) for name in ("WANDB_MODE", "WANDB_SILENT")}
     try:
         yield
@@ -44,7 +58,7 @@ def session() -> Iterator[None]:
 
 
 def _reason_to_be_offline(url: str) -> str:
-    """Why a W&B server cannot be used, or an empty string."""
+    """Says why a W&B server cannot be used; empty if it can."""
     host = urlsplit(url).hostname or url
     if not (os.environ.get("WANDB_API_KEY") or _stored_key(host)):
         return f"no API key for {host} (`wandb login` stores one)"
@@ -54,7 +68,7 @@ def _reason_to_be_offline(url: str) -> str:
 
 
 def _stored_key(host: str) -> str | None:
-    """The key that ``wandb login`` has stored in the netrc file."""
+    """Returns the key that ``wandb login`` has stored in the netrc file."""
     path = os.environ.get("NETRC") or next(
         (str(p) for p in map(Path.home().joinpath, (".netrc", "_netrc")) if p.is_file()), ""
     )
@@ -66,9 +80,9 @@ def _stored_key(host: str) -> str | None:
 
 
 def _answers(url: str) -> bool:
-    """Whether a server answers in time, with whatever it says.
+    """Says whether a server answers in time, even with an error.
 
-    In a thread of its own, because the look-up of a name may take longer than the time limit of the connection.
+    It asks in a thread, because looking up the server's name may take longer than the time limit of the connection.
     """
     answers: list[bool] = []
 
