@@ -24,7 +24,7 @@ usage: lightning-priors COMMAND [options]
   lightning-priors --version
 
 examples:
-  lightning-priors fit -c configs/cam_restriction.yaml --trainer.max_epochs 10
+  lightning-priors fit -c configs/techniques/cam_restriction.yaml --trainer.max_epochs 10
   lightning-priors fit --model Pretrained --data.source Waterbirds --data.source.root DIR
   lightning-priors fit --model.help CAMRestriction
   lightning-priors test -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\

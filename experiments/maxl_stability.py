@@ -1,0 +1,103 @@
+"""Whether MAXL's generator collapses: many seeds with its guard against it and without.
+
+Each run trains on Fashion-MNIST in three coarse groups, of which each is split into five generated sub-classes, and
+counts on validation images how many of the five each group uses. A generator has collapsed where a group uses one only.
+
+    python experiments/maxl_stability.py [--root DIR] [--seeds 20] [--steps 300] [--variants "entropy guard" ...]
+"""
+
+import argparse
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+
+from lightning_priors import MAXL, PriorDataModule
+from lightning_priors.data.sources import FashionMNIST
+from lightning_priors.metrics import LabelUsage
+
+GROUPS = [
+    ["T-shirt/top", "Pullover", "Coat", "Shirt"],
+    ["Trouser", "Dress"],
+    ["Sandal", "Sneaker", "Ankle boot"],
+]
+PSI = 5
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "balanced": {},
+    "entropy 0.2": {"balance": "entropy"},
+    "entropy 5": {"balance": "entropy", "entropy_weight": 5.0},
+    "no guard": {"balance": "entropy", "entropy_weight": 0.0},
+    "no guard, raw": {"balance": "entropy", "entropy_weight": 0.0, "meta_gradient": "raw"},
+}
+
+
+class Outcome(NamedTuple):
+    """What became of one generator."""
+
+    used: list[int]
+    """Sub-classes in use, of each group."""
+    accuracy: float
+    """Of the primary task on validation images."""
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether a group uses one sub-class only."""
+        return min(self.used) <= 1
+
+
+def train(variant: str, seed: int, data: PriorDataModule, options: argparse.Namespace) -> Outcome:
+    """One run from its own first weights; the images are the same for all."""
+    L.seed_everything(seed, verbose=False)
+    model = MAXL(
+        num_classes=len(GROUPS), subclasses=PSI, generator=options.generator, generator_every=1, lr=2e-3,
+        generator_lr=options.generator_lr, **VARIANTS[variant],
+    )  # fmt: skip
+    trainer = L.Trainer(
+        max_steps=options.steps, accelerator="cpu", logger=False, enable_checkpointing=False, limit_val_batches=0,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(model, data)
+    usage, right, count = LabelUsage(model.sub_classes), 0, 0
+    model.eval()
+    with torch.no_grad():
+        for batch in data.val_dataloader():
+            usage.update(model.auxiliary_labels(batch), batch["label"])
+            right += int((model(batch["image"]).argmax(1) == batch["label"]).sum())
+            count += len(batch["label"])
+    return Outcome([int(number) for number in usage.compute()["used"]], right / count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--generator", default="features")
+    parser.add_argument("--generator-lr", type=float, default=1e-3)
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")  # Lightning on loaders without workers and on deprecations
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    source = FashionMNIST(str(options.root), groups=GROUPS)
+    data = PriorDataModule(source, image_size=32, augmentation="flip", val_fraction=0.02, train_fraction=0.01)
+    print(f"{options.steps} steps, generator {options.generator}, {options.seeds} seeds, {PSI} sub-classes a group\n")
+    print(f"{'':16}{'collapsed':>10}{'used, least':>13}{'used, mean':>12}{'accuracy':>10}{'seconds':>9}")
+    for variant in options.variants:
+        start = time.perf_counter()
+        outcomes = [train(variant, seed, data, options) for seed in range(options.seeds)]
+        used = [number for outcome in outcomes for number in outcome.used]
+        accuracy = sum(outcome.accuracy for outcome in outcomes) / len(outcomes)
+        print(
+            f"{variant:16}{sum(outcome.collapsed for outcome in outcomes):>7}/{len(outcomes):<2}{min(used):>13}"
+            f"{sum(used) / len(used):>12.2f}{accuracy:>10.4f}{time.perf_counter() - start:>9.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
