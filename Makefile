@@ -5,16 +5,20 @@ BIN := $(VENV)/bin
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-fast check format clean
 
 help:  ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed  ## Compare a classifier with one that is told where to look, on drawn birds (3 minutes)
 	$(BIN)/lightning-priors compare -c configs/compare/demo.yaml
 
 test: $(VENV)/installed  ## Run all tests and the examples in the docstrings
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(VENV)/installed  ## Run what takes under two minutes: the mathematics, the modules and the docstrings
+	$(BIN)/python -m pytest -n 2 --dist worksteal lightning_priors tests/functional tests/hypergradient tests/metrics \
+		tests/nn tests/priors tests/theorems tests/test_batch.py tests/test_layering.py
 
 check: $(VENV)/installed  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
