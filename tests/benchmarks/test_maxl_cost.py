@@ -81,7 +81,6 @@ print(during, memory.peak() - before)
     assert after < 10 * 2**20
 
 
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_memory_is_measured_in_a_process_of_its_own(cost, monkeypatch, capsys):
