@@ -1,13 +1,13 @@
-"""Whether the findings about auxiliary tasks hold: runs their plans, and writes tables, a picture and plain sentences.
+"""Tests the findings about auxiliary tasks: runs their plans and writes tables, a picture and a sentence on each.
 
-Each seed draws its own training images (``--data.seed``), beside its own first weights; all configs of a seed share
-them, so the differences are paired. `lightning-priors compare` does the runs: interrupted, this goes on where it was.
+A seed chooses the training images (``--data.seed``) and the first weights. All configs share the images of a seed, so
+their differences are paired. An interrupted run continues where it stopped, as `lightning-priors compare` does.
 
     python experiments/findings.py experiments/findings/complexity.yaml experiments/findings/several.yaml \
         --train-fraction 0.0017 0.0085 0.034 -- --data.source.source.root=../shared/data
 
-Of Fashion-MNIST these fractions are about 10, 50 and 200 images of each class. What stands after ``--`` is given to all
-runs, over the plan.
+These fractions of Fashion-MNIST are about 10, 50 and 200 images of each class. Options after ``--`` go to all runs and
+win over the plan's.
 """
 
 import argparse
@@ -32,7 +32,7 @@ METRICS = ("test/acc", "test/balanced_acc", "test/acc_hard")
 
 
 class Study(NamedTuple):
-    """A plan at one number of training images."""
+    """The results of a plan with one number of training images."""
 
     name: str
     """Such as "complexity 0.0085"."""
@@ -40,11 +40,11 @@ class Study(NamedTuple):
     entries: list[Entry]
 
     def differences(self, metric: str) -> dict[str, Difference]:
-        """To the first config of the plan, by config."""
+        """Gives the difference of each config to the first one of the plan."""
         return {e.run: e.difference for e in self.entries if e.column == metric and e.difference.pairs}
 
     def between(self, run: str, reference: str, metric: str) -> Difference:
-        """Of one config to another."""
+        """Computes the difference of one config to another."""
         seeds = sorted({row.seed for row in self.rows})
         values = {(row.run, row.seed): row.values.get(metric, float("nan")) for row in self.rows}
         left, right = ([values.get((name, seed), float("nan")) for seed in seeds] for name in (run, reference))
@@ -52,7 +52,7 @@ class Study(NamedTuple):
 
 
 def tasks_of(plan: Plan) -> list[Task]:
-    """The runs of a plan, seed by seed, each seed with training images of its own."""
+    """Lists the runs of a plan, seed by seed; each seed draws its own training images."""
     return [
         task
         for seed in plan.seeds
@@ -61,18 +61,18 @@ def tasks_of(plan: Plan) -> list[Task]:
 
 
 def gains(difference: Difference) -> bool:
-    """Whether the whole interval lies above zero."""
+    """Tells whether the whole interval lies above zero."""
     return difference.low > 0
 
 
 def shown(difference: Difference) -> str:
-    """In points of per cent, such as "+1.2 [+0.4, +2.0]"."""
+    """Writes a difference in percentage points, such as "+1.2 [+0.4, +2.0]"."""
     interval = difference.note or f"{100 * difference.low:+.1f}, {100 * difference.high:+.1f}"
     return f"{100 * difference.mean:+.1f} [{interval}]"
 
 
 def first_finding(differences: Mapping[str, Difference]) -> str:
-    """Whether the primary task gains from the finer labels and from nothing else.
+    """Says whether the primary task gains from the finer labels and from no others.
 
     >>> yes, no = Difference(5, 0.02, 0.01, 0.03, ""), Difference(5, 0.0, -0.01, 0.01, "")
     >>> first_finding({"single": no, "coarser": no, "finer": yes})
@@ -90,11 +90,11 @@ def first_finding(differences: Mapping[str, Difference]) -> str:
 
 
 def second_finding(differences: Mapping[str, Difference], to_finer: Mapping[str, Difference]) -> str:
-    """Whether further auxiliary tasks change nothing beside the finest one.
+    """Says whether further auxiliary tasks change nothing once the finest one is learned.
 
     Args:
-        differences: To the single task.
-        to_finer: Of the configs with the finest task among others, to the finest task alone.
+        differences: Of each config to the single task.
+        to_finer: Of each config that learns the finest task among others, to the config that learns it alone.
 
     >>> yes, no = Difference(5, 0.02, 0.01, 0.03, ""), Difference(5, 0.0, -0.01, 0.01, "")
     >>> second_finding({"finer": yes, "all": yes}, {"all": no})
@@ -108,7 +108,7 @@ def second_finding(differences: Mapping[str, Difference], to_finer: Mapping[str,
 
 
 def sentences(study: Study, metric: str) -> list[str]:
-    """What a study says about the findings that its configs belong to."""
+    """Says what a study shows about each finding that it has the configs for."""
     differences = study.differences(metric)
     said = []
     if {FINER, "coarser", "equal", "random_finer"} <= differences.keys():
@@ -125,7 +125,7 @@ def sentences(study: Study, metric: str) -> list[str]:
 
 
 def draw(studies: Sequence[Study], metrics: Sequence[str]) -> Figure:
-    """The differences to the single task with their intervals: a row for each study, a column for each metric."""
+    """Draws the differences to the single task with their intervals: studies in rows, metrics in columns."""
     figure = Figure(figsize=(4.2 * len(metrics), 0.6 + 2.6 * len(studies)), dpi=120, layout="constrained")
     panels = figure.subplots(len(studies), len(metrics), squeeze=False)
     for study, line in zip(studies, panels, strict=True):
@@ -135,7 +135,7 @@ def draw(studies: Sequence[Study], metrics: Sequence[str]) -> Figure:
 
 
 def draw_differences(axes: Axes, study: Study, metric: str) -> None:
-    """One line for each config, from top to bottom."""
+    """Draws a line for each config, from top to bottom."""
     differences = {name: value for name, value in study.differences(metric).items() if name != SINGLE}
     for place, difference in enumerate(differences.values()):
         colour = "tab:green" if gains(difference) else "tab:red" if difference.high < 0 else "tab:gray"
@@ -149,7 +149,7 @@ def draw_differences(axes: Axes, study: Study, metric: str) -> None:
 
 
 def run_study(plan: Plan, name: str, output: Path) -> tuple[Study | None, dict[str, str]]:
-    """The runs of a plan, its table in the output folder, and what failed."""
+    """Runs a plan and writes its table; gives the results, if any, and the error of each run that failed."""
     rows, failures = compare(tasks_of(plan), output)
     if not rows:
         return None, failures

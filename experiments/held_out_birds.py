@@ -1,14 +1,14 @@
-"""How a comparison comes out on training birds that are held out: what options can be chosen by, as test birds may not.
+"""Compares a plan's configs on species that are held out of the training images, so that no choice needs the test.
 
-The species of the training images are dealt into folds. In turn the images of one fold's species, training and
-validation images alike, are what is tested; the others train and select; the real test images take no part. The data
-is in the layout of Waterbirds, where few of the training images have a background that disagrees with the label. Pairs
-are a fold and a seed: each config is compared with the first on the same birds.
+The species of the training images are divided into folds. Each fold is the test set once: all training and validation
+images of its species are tested, the other species are trained on and select the checkpoint, and the real test images
+take no part. Each config is compared with the first one on the same fold with the same seed. The data is in the layout
+of Waterbirds, where few training images have a background that disagrees with the label.
 
     python experiments/held_out_birds.py experiments/spatial.yaml --root ../shared/data/stampbirds
 
-What stands after ``--`` is given to all runs, over the plan. `lightning-priors compare` does the runs: interrupted,
-this goes on where it was.
+Options after ``--`` go to all runs and win over the plan's. An interrupted run continues where it stopped, as
+`lightning-priors compare` does.
 """
 
 import argparse
@@ -34,23 +34,23 @@ CODES = {split: code for code, split in SPLIT_CODES.items()}
 
 
 def species_of(cells: Mapping[str, str]) -> str:
-    """The class folder that an image lies in."""
+    """Names the folder that an image lies in, which is its species."""
     return Path(cells["img_filename"]).parent.name
 
 
 def deal(labels: Mapping[str, str], folds: int, seed: int) -> list[set[str]]:
-    """Deals species into folds, those of each label evenly.
+    """Divides species into folds that have about as many species of each label.
 
     Args:
-        labels: By species.
-        folds: How many.
-        seed: Of the order in which they are dealt.
+        labels: The label of each species.
+        folds: Number of folds.
+        seed: Seed of the division.
 
     Returns:
         The species of each fold.
 
     Raises:
-        PriorError: If a fold would lack a label, or leave none of it to train with.
+        PriorError: If a fold would have no species of some label, or leave none to train with.
 
     >>> folds = deal({"owl": "0", "hen": "0", "duck": "1", "tern": "1"}, folds=2, seed=0)
     >>> [len(fold) for fold in folds], folds[0].isdisjoint(folds[1])
@@ -69,12 +69,12 @@ def deal(labels: Mapping[str, str], folds: int, seed: int) -> list[set[str]]:
 
 
 def write_fold(root: Path, held: Collection[str], folder: Path) -> None:
-    """Lays out the data with some species held out: a table of its own, and links to all else.
+    """Makes a folder of the data with some species held out: with its own metadata.csv, and links to everything else.
 
     Args:
         root: The folder with metadata.csv.
-        held: The species whose images are to be tested.
-        folder: The new root; what it links to stays where it is.
+        held: The species that are tested.
+        folder: The folder to make.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for entry in root.iterdir():
@@ -89,7 +89,7 @@ def write_fold(root: Path, held: Collection[str], folder: Path) -> None:
 
 
 def run_folds(plan: Plan, root: Path, folds: int, fold_seed: int) -> tuple[list[Row], dict[str, str]]:
-    """The runs of all folds, numbered by pairs of fold and seed, and what failed."""
+    """Runs all folds; gives the rows, numbered by pairs of fold and seed, and the error of each run that failed."""
     training = [cells for _, cells in read_table(root / METADATA, COLUMNS) if SPLIT_CODES[cells["split"]] == "train"]
     rows, failures = [], {}
     for number, held in enumerate(deal({species_of(cells): cells["y"] for cells in training}, folds, fold_seed)):

@@ -1,9 +1,10 @@
-"""Whether MAXL's generator collapses: many seeds with its guard against it and without.
+"""Tells whether MAXL's label generator collapses, over many seeds, with each guard against it and with none.
 
-Each run trains on Fashion-MNIST in three coarse groups, of which each is split into five generated sub-classes, and
-counts on validation images how many of the five each group uses. A generator has collapsed where a group uses one only.
+Each run trains on Fashion-MNIST in three coarse classes, of which each is split into five generated sub-classes. On the
+validation images it then counts how many of the five are in use: how many are the most probable one of some image. A
+generator has collapsed if a coarse class uses a single one.
 
-    python experiments/maxl_stability.py [--root DIR] [--seeds 20] [--steps 300] [--variants "entropy guard" ...]
+    python experiments/maxl_stability.py [--root DIR] [--seeds 20] [--steps 300] [--variants balanced "no guard" ...]
 """
 
 import argparse
@@ -32,26 +33,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "entropy 0.2": {"balance": "entropy"},
     "entropy 5": {"balance": "entropy", "entropy_weight": 5.0},
     "no guard": {"balance": "entropy", "entropy_weight": 0.0},
-    "no guard, raw": {"balance": "entropy", "entropy_weight": 0.0, "meta_gradient": "raw"},
 }
 
 
 class Outcome(NamedTuple):
-    """What became of one generator."""
+    """The result of one run."""
 
     used: list[int]
-    """Sub-classes in use, of each group."""
+    """Number of sub-classes in use, of each coarse class."""
     accuracy: float
-    """Of the primary task on validation images."""
+    """Accuracy of the primary task on the validation images."""
 
     @property
     def collapsed(self) -> bool:
-        """Whether a group uses one sub-class only."""
+        """Whether a coarse class uses a single sub-class."""
         return min(self.used) <= 1
 
 
 def train(variant: str, seed: int, data: PriorDataModule, options: argparse.Namespace) -> Outcome:
-    """One run from its own first weights; the images are the same for all."""
+    """Trains one variant from the first weights of a seed; all runs see the same images."""
     L.seed_everything(seed, verbose=False)
     model = MAXL(
         num_classes=len(GROUPS), subclasses=PSI, generator=options.generator, generator_every=1, lr=2e-3,
@@ -85,7 +85,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     source = FashionMNIST(str(options.root), groups=GROUPS)
     data = PriorDataModule(source, image_size=32, augmentation="flip", val_fraction=0.02, train_fraction=0.01)
-    print(f"{options.steps} steps, generator {options.generator}, {options.seeds} seeds, {PSI} sub-classes a group\n")
+    print(f"{options.steps} steps, generator {options.generator}, {options.seeds} seeds, {PSI} sub-classes a class\n")
     print(f"{'':16}{'collapsed':>10}{'used, least':>13}{'used, mean':>12}{'accuracy':>10}{'seconds':>9}")
     for variant in options.variants:
         start = time.perf_counter()

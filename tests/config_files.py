@@ -105,7 +105,7 @@ def nested(options: Sequence[str], files: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
         options: Each as ``--name=value``.
-        files: The configurations that they are given with; only the class of the model is taken from them.
+        files: The configurations that they are given with; only the model's class is taken from them.
 
     >>> nested(["--model=MAXL", "--model.lr=0.1"])["model"]
     {'class_path': 'MAXL', 'init_args': {'lr': 0.1}}

@@ -1,20 +1,17 @@
-"""The sentences about the findings, and the plans that they are drawn from."""
+"""The sentences about the findings, and the runs that they are drawn from."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import yaml
 
 from lightning_priors.compare.plan import read_plan
 from lightning_priors.compare.report import summarise
-from lightning_priors.compare.resolve import resolve
 from lightning_priors.compare.rows import Row
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDER = REPOSITORY / "experiments" / "findings"
-PLANS = sorted(path for path in FOLDER.glob("*.yaml") if "runs" in yaml.safe_load(path.read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -82,21 +79,11 @@ def test_the_picture_has_a_panel_for_each_study_and_metric_and_a_line_for_each_c
     assert colours[:2] == ["tab:green", "tab:red"]
 
 
-@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
-def test_every_plan_can_be_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    plan = read_plan(str(path.relative_to(REPOSITORY)))
-    tasks = resolve(plan)
-    assert len(plan.seeds) >= 5
-    assert next(iter(plan.runs)) == "single"
-    assert len(tasks) == len(plan.seeds) * len(plan.runs)
-    assert len({task.digest for task in tasks}) == len(tasks), "no two runs are the same"
-
-
 def test_each_seed_draws_its_own_training_images(findings: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    tasks = findings.tasks_of(read_plan("experiments/findings/target_kakapo.yaml"))
+    plan = read_plan("experiments/findings/target_kakapo.yaml")
+    tasks = findings.tasks_of(replace(plan, seeds=(0, 3), runs={"single": plan.runs["single"]}))
     for task in tasks:
         assert f"--data.seed={task.seed}" in task.arguments
         assert f"--seed_everything={task.seed}" in task.arguments
-    assert {task.seed for task in tasks} == {0, 1, 2, 3, 4}
+    assert {task.seed for task in tasks} == {0, 3}
