@@ -1,17 +1,18 @@
-"""What MAXL costs: a training step with generated labels over a step of plain training of the same network.
+"""Measures what MAXL costs: the ratio of a training step with auxiliary labels to a step of plain training.
 
-Every variant is the technique itself in a Trainer of its own. They take turns step by step in one process, so that what
-else happens on the machine meets all alike: a round is one step of each. The ratio is that of the medians; where the
-generator learns from every n-th step, that of the medians of the means over n steps. On a CPU the time is that of the
-processor, all threads together, which other programs do not lengthen; `--clock wall` takes the time of day.
+Each variant is a technique of the library that trains the same network in a Trainer of its own. The Trainers take turns
+step by step in one process, so that whatever else the machine does meets all of them alike; a round is one step of
+each. The ratio is that of the median times. Where the generator learns from every n-th step, the times are means over n
+steps. On a CPU processor time is counted, of all threads together, which other programs do not lengthen; `--clock wall`
+counts elapsed time.
 
-The memory is the most that a process of its own has held in a few cycles of steps, above what it held with the networks
-built, less the optimisers' state: activations, gradients and everything that is kept from one step to the next. Under
-Linux it is the resident memory, on a GPU the allocated one. `--memory-steps` asks instead whether it grows.
+The memory is the peak over a few cycles of steps, less what was held before the first step and less the state of the
+optimisers: activations, gradients and what a step keeps for the next one. Each variant runs in a process of its own. On
+a CPU under Linux resident memory is counted, on a GPU allocated memory. `--memory-steps` shows whether it grows.
 
 With "halves" one half of a batch judges the labels of the batch before, and the labels of the other half are judged
-next. "Published" is the schedule of Liu et al. 2019: after each training step a second pass looks ahead and trains the
-generator, by double backward, or by a central difference.
+next (`meta_batch: half`). "Published" is `PublishedMAXL`, the schedule of Liu et al. 2019: after each training step a
+second pass looks ahead and trains the generator, by double backward or by a central difference.
 
     python benchmarks/maxl_cost.py [--backbone vgg16_bn] [--batch-sizes 100 32] [--rounds 10] [--threads 1]
         [--device cpu] [--optimizer adamw] [--channels-last] [--variants ...] [--memory] [--memory-steps 1000]
@@ -41,7 +42,7 @@ from lightning_priors.callbacks import ChannelsLast
 from lightning_priors.techniques import MAXL, Auxiliary, Pretrained, PriorModule, PublishedMAXL
 
 CLASSES, SUB_CLASSES = 20, 5
-FIRST_STEPS = 5  # caches fill, memory is claimed; a whole cycle, so that the next one begins with it
+FIRST_STEPS = 5  # not counted: caches fill and memory is claimed. A whole cycle, so that the next one is whole too
 EVERY = 5
 
 OWN = "own"
@@ -70,11 +71,11 @@ OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4),
     "adamw": partial(torch.optim.AdamW, lr=0.001, weight_decay=0.01),
 }
-"""Of the network; the inner step is looked through whichever it is."""
+"""The optimisers of the network; the meta-gradient sees through the step of either."""
 
 
 class Batches(IterableDataset[dict[str, Tensor]]):
-    """A few random batches, again and again: loading costs next to nothing."""
+    """Repeats a few random batches, so that loading costs next to nothing."""
 
     def __init__(self, count: int, size: int, steps: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -90,11 +91,11 @@ class Batches(IterableDataset[dict[str, Tensor]]):
         ]
 
     def __len__(self) -> int:
-        """How many."""
+        """Counts the batches."""
         return self.steps
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """One after the other."""
+        """Gives the batches one after the other."""
         return (self.few[step % len(self.few)] for step in range(self.steps))
 
 
@@ -107,13 +108,13 @@ class Each(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Before a step."""
+        """Makes the first call."""
         self.before()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After a step."""
+        """Makes the second call."""
         self.after()
 
 
@@ -147,7 +148,7 @@ def fit(module: PriorModule, data: Batches, options: argparse.Namespace, each: E
 
 
 class Contestant:
-    """A variant that trains in a thread of its own, one step at a time."""
+    """Trains a variant in a thread of its own, which waits for its turn before each step."""
 
     def __init__(self, name: str, options: argparse.Namespace, count: int) -> None:
         self.name = name
@@ -160,7 +161,7 @@ class Contestant:
         self._thread.start()
 
     def step(self) -> None:
-        """Has one step made."""
+        """Lets the thread make one step, and waits for it."""
         self._turn.release()
         self._done.acquire()
         if self._failed is not None:
@@ -171,7 +172,7 @@ class Contestant:
         self._thread.join()
 
     def milliseconds(self) -> float:
-        """The median of a step, or of the mean over a cycle of steps."""
+        """Computes the median time of a step; the generator's steps count in a mean over each cycle."""
         seconds = self.seconds[FIRST_STEPS:]
         cycle = _options(self.name).get("generator_every", 1)
         means = [fmean(seconds[start : start + cycle]) for start in range(0, len(seconds), cycle)]
@@ -202,29 +203,29 @@ class Contestant:
 
 
 def clock(options: argparse.Namespace) -> Callable[[], float]:
-    """What the time is taken with."""
+    """Chooses what the time is taken with."""
     wall = options.clock == "wall" or options.device == "cuda"
     return time.perf_counter if wall else time.process_time
 
 
 def own_bytes(trainer: L.Trainer) -> int:
-    """The size of the optimisers' state."""
+    """Adds up the size of the optimisers' state."""
     states = [state for optimizer in trainer.optimizers for state in optimizer.state.values()]
     return sum(value.nbytes for state in states for value in state.values() if isinstance(value, Tensor))
 
 
 class Resident:
-    """The memory of this process: its resident pages, or what is allocated on the GPU."""
+    """Reads the memory of this process: its resident pages, or what is allocated on the GPU."""
 
     def __init__(self, device: str) -> None:
         self.cuda = device == "cuda"
 
     def now(self) -> int:
-        """Bytes held at this moment."""
+        """Gives the bytes that are held at this moment."""
         return torch.cuda.memory_allocated() if self.cuda else _status("VmRSS")
 
     def peak(self) -> int:
-        """The most bytes held since `restart`."""
+        """Gives the most bytes that were held since `restart`."""
         return torch.cuda.max_memory_allocated() if self.cuda else _status("VmHWM")
 
     def restart(self) -> None:
@@ -241,7 +242,7 @@ def _status(key: str) -> int:
 
 
 def measure_memory(name: str, options: argparse.Namespace, count: int) -> list[int]:
-    """The peak of each of a few cycles of steps, above the networks and the optimisers' state; in this process."""
+    """Measures, in this process, the peak of each cycle of steps above the networks and the optimisers' state."""
     torch.set_num_threads(options.threads)
     steps = options.memory_steps or 3 * EVERY
     memory, peaks, base = Resident(options.device), [], 0
@@ -263,7 +264,7 @@ def measure_memory(name: str, options: argparse.Namespace, count: int) -> list[i
 
 
 def memory_of(name: str, count: int) -> list[int]:
-    """The same in a process of its own, which gives freed memory back at once."""
+    """Measures the same in a process of its own, which gives freed memory back at once."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--memory"]
     command = [sys.executable, __file__, *arguments, "--measure", name, "--batch-sizes", str(count)]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
@@ -291,7 +292,7 @@ def report_times(options: argparse.Namespace, count: int) -> None:
 
 
 def report_memory(options: argparse.Namespace, count: int) -> None:
-    """Prints the table of peaks; of a long run those of its beginning and its end."""
+    """Prints the table of peaks; the first and the last one show whether memory grows over a long run."""
     print(f"\nbatch {count:<38}{'peak MB':>10}{'ratio':>8}{'first':>8}{'last':>8}")
     single = 0
     for name in dict.fromkeys([SINGLE, *options.variants]):
@@ -302,7 +303,7 @@ def report_memory(options: argparse.Namespace, count: int) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The options."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="vgg16_bn")
     parser.add_argument("--image-size", type=int, default=32)
@@ -326,7 +327,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.simplefilter("ignore")  # about loaders and validation: this is no training that anyone wants
+    warnings.simplefilter("ignore")  # about loaders and a missing validation, which do not matter here
     if options.measure:
         print(json.dumps(measure_memory(options.measure, options, options.batch_sizes[0])))
         return

@@ -1,7 +1,7 @@
-"""What the frame costs: a training step of `Pretrained` through the Trainer over a bare torch loop of the same network.
+"""Measures what the library and Lightning cost: a step of `Pretrained` in a Trainer over one of a bare torch loop.
 
-Both take the same batches from the same kind of loader and step the same kind of optimiser. They alternate step by step
-in one process, so that what else happens on the machine meets both alike; the ratio is that of the medians.
+Both train the same network on the same batches with the same optimiser. They take turns step by step in one process, so
+that whatever else the machine does meets both alike; the ratio is that of the median times.
 
     python benchmarks/technique_overhead.py [--backbone resnet18 ...] [--image-size 128] [--batch-size 32] [--steps 40]
 """
@@ -29,7 +29,7 @@ from lightning_priors.nn import Classifier
 from lightning_priors.techniques import Pretrained
 from lightning_priors.techniques.optimisation import warmup_cosine
 
-FIRST_STEPS = 5  # caches fill, memory is claimed
+FIRST_STEPS = 5  # not counted: caches fill and memory is claimed
 
 
 class Timing(NamedTuple):
@@ -40,7 +40,7 @@ class Timing(NamedTuple):
 
 
 class BareLoop:
-    """The training loop that one writes without a frame."""
+    """Trains as one does without a library."""
 
     def __init__(self, backbone: str, loader: DataLoader[PriorBatch], steps: int, channels_last: bool) -> None:
         self.network = Classifier(num_classes=2, backbone=backbone)
@@ -56,7 +56,7 @@ class BareLoop:
         self.batches: Iterator[PriorBatch] = iter(loader)
 
     def step(self) -> None:
-        """One batch."""
+        """Makes one step."""
         batch = next(self.batches)
         logits, _ = self.network(batch["image"])
         loss = F.cross_entropy(logits, batch["label"])
@@ -67,9 +67,9 @@ class BareLoop:
 
 
 class Alternate(L.Callback):
-    """After each step of the Trainer does one of the bare loop, and times both.
+    """Makes a step of the bare loop after each step of the Trainer, and times both.
 
-    The Trainer's time goes from the end of the bare step to the end of its own: fetching, logging and hooks included.
+    The Trainer's time runs from the end of the bare step to the end of its own, with fetching, logging and hooks.
     """
 
     def __init__(self, bare: BareLoop) -> None:
@@ -85,7 +85,7 @@ class Alternate(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Takes the Trainer's time, then that of a bare step."""
+        """Takes the Trainer's time, then makes a bare step and takes its time."""
         start = time.perf_counter()
         self.bare.step()
         end = time.perf_counter()
@@ -95,7 +95,7 @@ class Alternate(L.Callback):
 
 
 def batches(size: int, count: int, steps: int) -> list[dict[str, Tensor]]:
-    """A few random batches, again and again: loading costs next to nothing, so that the frame is not hidden by it."""
+    """Repeats a few random batches: loading costs next to nothing, so that it does not hide the difference."""
     generator = torch.Generator().manual_seed(0)
     few = [
         {
@@ -109,7 +109,7 @@ def batches(size: int, count: int, steps: int) -> list[dict[str, Tensor]]:
 
 
 def measure(backbone: str, size: int, count: int, steps: int, channels_last: bool) -> Timing:
-    """Times both, step by step in turn."""
+    """Times both sides, which take turns step by step."""
     total = steps + FIRST_STEPS
     data = batches(size, count, total)
     bare = BareLoop(backbone, DataLoader(data, batch_size=None), total, channels_last)  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.simplefilter("ignore")  # about loaders and validation: this is no training that anyone wants
+    warnings.simplefilter("ignore")  # about loaders and a missing validation, which do not matter here
     print(
         f"{options.image_size} px, batch {options.batch_size}, {options.steps} steps, {torch.get_num_threads()} threads"
     )

@@ -1,4 +1,4 @@
-"""The table of what MAXL costs: what its lines mean, and that what it measures is measured."""
+"""The table of what MAXL costs: what its lines mean, and that what it measures is measured; no test asserts a time."""
 
 import importlib.util
 import subprocess
@@ -35,7 +35,6 @@ def test_every_variant_takes_its_turns(cost, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()[3:]
     assert [line[:44].strip() for line in lines] == ["single task", *names]
     assert all(float(line.split()[-2]) > 0 for line in lines)
-    assert lines[0].split()[-1] == "1.00"
 
 
 def test_the_networks_are_trained_by_the_optimiser_that_is_asked_for(cost, monkeypatch):
