@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,13 @@ def test_no_option_is_listed_at_its_default(path: Path) -> None:
     }
     # the configurations of the techniques set another size, which these are to replace
     assert listed <= ({"PriorDataModule.image_size"} if path.parent.name == "data" else set())
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile"])
+def test_files_that_a_document_names_exist(name: str) -> None:
+    text = (REPOSITORY / name).read_text()
+    named = re.findall(r"\b(?:configs|experiments|benchmarks)/[\w/]+\.(?:yaml|py)", text)
+    assert [path for path in named if not (REPOSITORY / path).is_file()] == []
 
 
 # ---- that every option is used
