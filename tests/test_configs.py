@@ -230,7 +230,14 @@ def small(path: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", TECHNIQUES, ids=label)
+VGG = pytest.mark.slow  # two networks of VGG's size, differentiated twice
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[VGG] if "vgg" in path.read_text() else []) for path in TECHNIQUES],
+    ids=label,
+)
 def test_training_changes_every_network(
     path: Path, watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def test_what_must_answer_at_once_imports_nothing_heavy(code):
     }
 
 
+@pytest.mark.slow
 def test_the_command_line_imports_no_tracker_and_no_model_zoo():
     assert not _imported_by("import lightning_priors.cli") & {"wandb", "timm", "pandas"}
 

@@ -502,6 +502,7 @@ class TestToyTechnique:
         assert list(Path("runs/Toy/version_0/panels").glob("*.png"))
 
 
+@pytest.mark.slow
 class TestProcess:
     @pytest.mark.parametrize(
         ("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]

@@ -192,6 +192,7 @@ def test_a_quick_run_neither_asks_nor_records(capsys):
     assert list(Path("runs").rglob("*")) == []
 
 
+@pytest.mark.slow
 def test_a_process_without_a_terminal_neither_waits_nor_fails():
     process = start(*FIT, *WANDB)
     out, err = process.communicate(timeout=300)

@@ -163,6 +163,7 @@ def test_options_of_the_command_replace_those_of_the_plan(capsys: pytest.Capture
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_run_does_not_lose_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     good, mistake, defect = troubled("none"), troubled("mistake"), troubled("defect")
     write_plan(plain=good, mistaken=mistake, defective=defect, last=good)

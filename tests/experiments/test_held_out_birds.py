@@ -121,6 +121,7 @@ def run(
     return main
 
 
+@pytest.mark.slow
 def test_configs_are_compared_over_folds_and_seeds(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,7 @@ def of_two_processes(tmp_path_factory) -> list[dict[str, object]]:
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(metrics()))
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_processes_give_what_one_gives(of_two_processes, name, rank):

@@ -152,6 +152,7 @@ def test_weights_are_read_when_training_begins_and_not_when_a_checkpoint_brings_
     assert torch.equal(fresh.state_dict()[name], trained)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_reloads_in_another_script_that_imports_only_the_class(fit, batch, tmp_path: Path) -> None:
     module = Pretrained(num_classes=3, lr=0.02, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
     trainer = fit(module)

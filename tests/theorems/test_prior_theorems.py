@@ -141,6 +141,7 @@ def several() -> dict[str, Prior]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["tiny", "resnet18"])
 def test_the_order_of_the_priors_changes_nothing_but_rounding(backbone: str, tmp_path: Path) -> None:
     """Not even what is drawn: first weights of the priors' parts, and the order in which backgrounds are exchanged."""
