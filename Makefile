@@ -16,7 +16,7 @@ demo: $(VENV)/installed  ## Compare a classifier with one that is told where to 
 test: $(VENV)/installed  ## Run all tests and the examples in the docstrings
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-fast: $(VENV)/installed  ## Run the core in under two minutes: no slow tests, commands, callbacks and configs
+test-fast: $(VENV)/installed  ## Run the core in under two minutes: no slow tests, commands, comparisons, callbacks, configs or scripts
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" lightning_priors tests/data tests/functional \
 		tests/hypergradient tests/metrics tests/nn tests/priors tests/techniques tests/theorems tests/test_batch.py \
 		tests/test_layering.py tests/test_main.py
