@@ -32,3 +32,11 @@ def _no_background_process_of_wandb() -> Iterator[None]:
     yield
     if (wandb := sys.modules.get("wandb")) is not None:
         wandb.teardown()
+
+
+@pytest.fixture(autouse=True)
+def _no_launch_of_an_earlier_test() -> Iterator[None]:
+    """With the names that a launch in this process left behind, Lightning would wait for ranks that nobody starts."""
+    yield
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        os.environ.pop(name, None)

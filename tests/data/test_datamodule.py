@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from fake_data import save_picture
-from toy import Batch, Toy, toy_data
+from toy_sources import Batch, Toy, toy_data
 
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.datamodule import PRIOR_KEYS, hide_priors

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from toy import Numbers
+from toy_sources import Numbers
 
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import Kakapo, RandomLabels, RawSample, UnreadableImageError

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 from torch.utils.data import BatchSampler
-from toy import Recorder, toy_data
+from toy_sources import Recorder, toy_data
 
 from lightning_priors.data.samplers import EpochSampler, NoSingletonBatchSampler
 

@@ -3,7 +3,7 @@
 import inspect
 
 import pytest
-from toy import Numbers
+from toy_sources import Numbers
 
 from lightning_priors.callbacks.predictions import NamesFiles
 from lightning_priors.data.sources import ClusteredLabels, Kakapo, RandomLabels, RandomSubClasses, RawSample, Source

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from toy import Recorder, Toy, toy_data
+from toy_sources import Recorder, Toy, toy_data
 
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
