@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from lightning_priors.priors import Restriction as Restriction
     from lightning_priors.priors import StartingPoint as StartingPoint
     from lightning_priors.techniques import *  # noqa: F403
+    from lightning_priors.trained import Prediction as Prediction
+    from lightning_priors.trained import TrainedClassifier as TrainedClassifier
+    from lightning_priors.trained import load as load
 
 __version__ = "0.1.0"
 
@@ -32,19 +35,24 @@ _HOMES = {
     "Classifier": "nn",
     "GuidedAttention": "priors",
     "Prior": "priors",
+    "Prediction": "trained",
     "PriorBatch": "batch",
     "PriorDataModule": "data",
     "PriorError": "errors",
     "PriorSample": "batch",
     "Restriction": "priors",
     "StartingPoint": "priors",
+    "TrainedClassifier": "trained",
+    "load": "trained",
 }
 """Where a public name is defined; all others are those of `lightning_priors.techniques`."""
 
 
 def __getattr__(name: str) -> object:
     """Imports the module of a public name when the name is first used (PEP 562)."""
-    if name[:1].isupper():  # a submodule is asked for in the same way, and must not load the techniques
+    if (
+        name[:1].isupper() or name in _HOMES
+    ):  # a submodule is asked for in the same way, and must not load the techniques
         home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'techniques')}")
         if name in _HOMES or name in home.__all__:
             return getattr(home, name)

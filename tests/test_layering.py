@@ -33,9 +33,11 @@ BELOW = {
         "batch",
         "errors",
     },
-    "cli": {"techniques", "priors", "data", "callbacks", "import_path", "batch", "errors"},
+    "trained": {"techniques", "callbacks", "data", "functional", "batch", "errors"},
+    "cli": {"trained", "techniques", "priors", "data", "callbacks", "import_path", "batch", "errors"},
     "compare": {
         "cli",
+        "trained",
         "techniques",
         "data",
         "callbacks",
@@ -46,11 +48,11 @@ BELOW = {
         "errors",
     },
     "__main__": {"cli", "compare", "errors", ""},
-    "__init__": {"techniques", "priors", "data", "nn", "batch", "errors"},
+    "__init__": {"trained", "techniques", "priors", "data", "nn", "batch", "errors"},
 }
 """For each part of the package what it may import of the others; ``""`` is the package itself."""
 
-BASES = {"base", "evaluation", "optimisation", "with_priors"}
+BASES = {"base", "evaluation", "facts", "optimisation", "with_priors"}
 """The files of the techniques that are none themselves."""
 
 

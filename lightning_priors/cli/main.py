@@ -18,7 +18,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from lightning_priors.callbacks import PredictionWriter, run_folder
-from lightning_priors.cli.checkpoint import changes, fits, read_checkpoint, trained_technique
 from lightning_priors.cli.class_paths import check_class_paths, not_a_class
 from lightning_priors.cli.errors import explain
 from lightning_priors.cli.interruption import plain_interruptions
@@ -31,6 +30,7 @@ from lightning_priors.data.sources import Source
 from lightning_priors.errors import PriorError, nearest
 from lightning_priors.priors import Prior
 from lightning_priors.techniques import PriorModule
+from lightning_priors.trained.checkpoint import changes, fits, read_checkpoint, trained_technique
 
 LINKED = ("num_classes", "aux_num_classes")
 """Arguments of the model that the data decides; a technique without such an argument is left alone."""

@@ -66,7 +66,7 @@ class PriorTransform:
         self.resize = (
             v2.RandomResizedCrop(image_size, scale=(0.5, 1.0), antialias=True)
             if self.crops
-            else v2.Resize((image_size, image_size), antialias=True)
+            else v2.Resize((image_size, image_size), antialias=True)  # as `evaluation_image` does
         )
         self.color = v2.ColorJitter(0.3, 0.3, 0.3) if augmentation == "color" else None
         self.mirrored_parts = mirrored(part_names)
@@ -108,9 +108,40 @@ class PriorTransform:
     def _finish_image(self, image: tv_tensors.Image) -> Tensor:
         if self.color is not None:
             image = self.color(image)
-        scaled = F.to_dtype(image.as_subclass(Tensor), torch.float32, scale=True)
-        normalised: Tensor = F.normalize(scaled, IMAGE_MEAN, IMAGE_STD, inplace=True)
-        return normalised.contiguous()
+        return normalised(image.as_subclass(Tensor))
+
+
+def normalised(image: Tensor) -> Tensor:
+    """Normalises a picture as `lightning_priors.batch` says.
+
+    Args:
+        image: (3, H, W) uint8.
+
+    Returns:
+        (3, H, W) float32.
+
+    >>> normalised(torch.full((3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    tensor([2.2489, 2.4286, 2.6400])
+    """
+    scaled = F.to_dtype(image, torch.float32, scale=True)
+    result: Tensor = F.normalize(scaled, IMAGE_MEAN, IMAGE_STD, inplace=True)
+    return result.contiguous()
+
+
+def evaluation_image(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes and normalises a picture, as the transform of validation and test images does.
+
+    Args:
+        image: (3, H, W) uint8.
+        size: Height and width of the result in pixels.
+
+    Returns:
+        (3, *size) float32.
+
+    >>> evaluation_image(torch.zeros(3, 20, 30, dtype=torch.uint8), (8, 8)).shape
+    torch.Size([3, 8, 8])
+    """
+    return normalised(F.resize(image, list(size), antialias=True))
 
 
 def mirrored(names: Sequence[str]) -> list[int] | None:

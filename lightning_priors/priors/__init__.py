@@ -3,7 +3,7 @@
 from lightning_priors.priors.auxiliary_tasks import AuxiliaryTasks
 from lightning_priors.priors.forward import PriorStep, attach_priors, see, step_from, training_step
 from lightning_priors.priors.guided_attention import GuidedAttention
-from lightning_priors.priors.prior import Action, Prior, Seen, Terms, describe, restore
+from lightning_priors.priors.prior import Action, Prior, Seen, Terms, describe, needed_in_evaluation, restore
 from lightning_priors.priors.restriction import Restriction
 from lightning_priors.priors.starting_point import StartingPoint
 
@@ -19,6 +19,7 @@ __all__ = [
     "Terms",
     "attach_priors",
     "describe",
+    "needed_in_evaluation",
     "restore",
     "see",
     "step_from",

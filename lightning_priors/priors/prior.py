@@ -198,6 +198,15 @@ class Prior(nn.Module):
         return {name: _plain(getattr(self, name)) for name in names}
 
 
+def needed_in_evaluation(priors: Iterable[Prior]) -> list[Prior]:
+    """Lists those of some priors that the classifier answers through.
+
+    >>> needed_in_evaluation([Prior()])
+    []
+    """
+    return [prior for prior in priors if prior.active and prior.acts_in_evaluation]
+
+
 def describe(prior: Prior) -> dict[str, Any]:
     """Describes a prior by its class path and options, in plain values that a checkpoint can hold.
 

@@ -25,6 +25,7 @@ from lightning_priors.functional.prior_maps import prior_map
 from lightning_priors.nn import Backbone, StartsFromWeights
 from lightning_priors.priors import Prior, PriorStep, describe
 from lightning_priors.techniques.evaluation import class_metrics, spatial_metrics
+from lightning_priors.techniques.facts import Facts, training_facts
 from lightning_priors.techniques.optimisation import PLAIN, Groups, Tuning, build_optimizer, build_schedule, grouped
 
 __all__ = ["PriorModule", "PriorStep"]
@@ -72,6 +73,9 @@ class PriorModule(L.LightningModule, ABC):
                 raise PriorError(f"{name} is a function that makes one, such as a class, not a {type(given).__name__}")
         self.lr, self.weight_decay, self.warmup_epochs = lr, weight_decay, warmup_epochs
         self.optimizer, self.scheduler, self.tuning = optimizer, scheduler, Tuning.of(tuning)
+        self.num_classes = num_classes
+        self.facts: Facts | None = None
+        """What the module was trained on; None before the first training step."""
         self._images_seen = 0
         self.epochs_done = math.inf  # with fraction, once training has begun; schedules of a technique follow it
         further = extra_metrics or {}
@@ -112,6 +116,13 @@ class PriorModule(L.LightningModule, ABC):
     def evaluate(self, batch: PriorBatch, stage: str) -> Tensor:
         """Classifies the images of a batch and logs how well; a technique with more to report adds it here."""
         return self.log_evaluation(batch, stage, *self.explain(batch["image"]))
+
+    def drop_training_parts(self) -> None:
+        """Drops what only training needs, such as metrics and generators; `explain` stays the same to the bit.
+
+        A technique with more such parts adds them here. The module cannot be trained or evaluated any more.
+        """
+        self.metrics, self.spatial_metrics = nn.ModuleDict(), nn.ModuleDict()
 
     # ---- what the base does
 
@@ -162,6 +173,8 @@ class PriorModule(L.LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         """Reads the initial weights, unless others were loaded: by now a checkpoint given to the Trainer has been."""
+        if self.trainer.training:
+            self.facts = None  # the data may be another than that of a loaded checkpoint
         for module in self.modules():
             if isinstance(module, StartsFromWeights) and module.read_initial_weights():
                 rank_zero_info(str(getattr(module, "weights_report", None) or f"weights from {module.weights}"))
@@ -187,8 +200,10 @@ class PriorModule(L.LightningModule, ABC):
         return step.loss
 
     def begin_step(self, batch: PriorBatch, batch_idx: int) -> None:
-        """Checks that the batch has what training needs, and counts the epochs."""
+        """Checks that the batch has what training needs, notes what is trained on, and counts the epochs."""
         complete(batch)
+        if self.facts is None:
+            self.facts = training_facts(self.trainer, batch["image"], self.num_classes)
         name, active = type(self).__name__, self._active_priors()
         require(batch, self.requires, by=name)
         for prior in active:
@@ -300,8 +315,15 @@ class PriorModule(L.LightningModule, ABC):
         return warmup, total
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the name of the technique."""
+        """Keeps the name of the technique, what it was trained on, and how well it did on the validation images."""
         checkpoint["technique"] = type(self).__name__
+        checkpoint["facts"] = self.facts
+        measured = self.trainer.callback_metrics if self._trainer is not None else {}
+        checkpoint["metrics"] = {name: float(value) for name, value in measured.items() if name.startswith("val/")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes over what the module was trained on."""
+        self.facts = checkpoint.get("facts")
 
     def _numbered(self, batch: PriorBatch, batch_idx: int) -> PriorBatch:
         """Numbers the images of an evaluation in the order of the loader, where the data does not number them."""

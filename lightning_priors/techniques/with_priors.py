@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from lightning_priors.batch import PriorBatch
 from lightning_priors.nn import Classifier
-from lightning_priors.priors import Prior, PriorStep, attach_priors, see, training_step
+from lightning_priors.priors import Prior, PriorStep, attach_priors, needed_in_evaluation, see, training_step
 from lightning_priors.techniques.base import PriorModule
 from lightning_priors.techniques.optimisation import PLAIN, Tuning
 
@@ -72,6 +72,11 @@ class ClassifierWithPriors(PriorModule):
     def priors_in_use(self) -> list[Prior]:
         """Lists the priors."""
         return list(self.priors)  # type: ignore[arg-type]
+
+    def drop_training_parts(self) -> None:
+        """Drops the priors that do nothing without a batch, besides what the base drops."""
+        super().drop_training_parts()
+        self.priors = nn.ModuleList(needed_in_evaluation(self.priors_in_use()))
 
     def step(self, batch: PriorBatch) -> PriorStep:
         """Computes the cross entropy of the primary task and the terms of the priors."""

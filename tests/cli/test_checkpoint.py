@@ -6,9 +6,9 @@ from torch import nn
 from torchmetrics import SumMetric
 
 from lightning_priors import techniques
-from lightning_priors.cli.checkpoint import fits, read_checkpoint, saved_shapes, trained_technique
 from lightning_priors.errors import PriorError
 from lightning_priors.techniques import PriorModule
+from lightning_priors.trained.checkpoint import fits, read_checkpoint, saved_shapes, trained_technique
 
 
 class Layered(nn.Module):

@@ -14,7 +14,7 @@ from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.prior_maps import boxes_to_grid
 from lightning_priors.nn import Classifier
-from lightning_priors.priors import Prior, PriorStep, Seen, attach_priors, restore, see, step_from
+from lightning_priors.priors import Prior, PriorStep, Seen, attach_priors, needed_in_evaluation, restore, see, step_from
 from lightning_priors.techniques.base import PriorModule
 from lightning_priors.techniques.global_local.crops import Crops, mean_by_owner
 from lightning_priors.techniques.global_local.cutting import cut_out, exchange_backgrounds
@@ -187,6 +187,12 @@ class GlobalLocal(PriorModule):
         super().on_train_start()
         for branch in (self.global_branch, self.local_branch):
             branch.backbone.freeze_statistics |= self.freeze_branches
+
+    def drop_training_parts(self) -> None:
+        """Drops the priors that do nothing without a batch, and what finds targets, besides what the base drops."""
+        super().drop_training_parts()
+        self.priors = nn.ModuleList(needed_in_evaluation(self.priors))  # type: ignore[arg-type]  # they are priors
+        self.part_finder.finds_targets, self.part_finder.finder = False, None
 
     def step(self, batch: PriorBatch) -> PriorStep:
         """Adds up the cross entropies of the global, the local and the fused logits, and the terms of the priors."""

@@ -19,7 +19,7 @@ from lightning_priors.errors import PriorError
 from lightning_priors.functional.distributed import mean_gradients_over_ranks
 from lightning_priors.hypergradient import call_at, clip_by_norm, named_gradients, update_rules
 from lightning_priors.nn import Classifier
-from lightning_priors.priors import Prior, PriorStep, attach_priors, see, step_from
+from lightning_priors.priors import Prior, PriorStep, attach_priors, needed_in_evaluation, see, step_from
 from lightning_priors.techniques.base import PriorModule
 from lightning_priors.techniques.maxl.label_generator import Balance, LabelGenerator, TaskOutputs, TwoTasks
 from lightning_priors.techniques.maxl.label_learner import LabelLearner, PartOfBatch
@@ -127,6 +127,13 @@ class TwoNetworks(PriorModule):
     def priors_in_use(self) -> list[Prior]:
         """Lists the priors of the network."""
         return self.network.acting()
+
+    def drop_training_parts(self) -> None:
+        """Drops the generator, the auxiliary head and the priors that do nothing without a batch."""
+        super().drop_training_parts()
+        self.network.priors = nn.ModuleList(needed_in_evaluation(self.priors_in_use()))
+        self.network.auxiliary = nn.Identity()  # type: ignore[assignment]  # never called again
+        del self.generator, self.learner
 
     # ---- what both techniques compute
 
