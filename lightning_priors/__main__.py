@@ -1,19 +1,27 @@
 """The front of the command line: answers what needs no torch at once and hands the rest over."""
 
+import importlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import lightning_priors
 from lightning_priors.errors import PriorError, Terminated, nearest
 
-COMMANDS = {
-    "fit": "train a technique; a run folder keeps its configuration, metrics, checkpoints and panels",
-    "validate": "evaluate a checkpoint on the validation images",
-    "test": "evaluate a checkpoint on the test images",
-    "predict": "write the class probabilities of the test images to predictions.csv",
-    "compare": "run several techniques and seeds under one protocol and summarise them",
+LIGHTNING = "lightning_priors.cli"
+"""The module of Lightning's commands; its `main` takes the command's name too, because it serves several."""
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "fit": ("train a technique; a run folder keeps its configuration, metrics, checkpoints and panels", LIGHTNING),
+    "validate": ("evaluate a checkpoint on the validation images", LIGHTNING),
+    "test": ("evaluate a checkpoint on the test images", LIGHTNING),
+    "predict": ("write the class probabilities of the test images to predictions.csv", LIGHTNING),
+    "compare": ("run several techniques and seeds under one protocol and summarise them", "lightning_priors.compare"),
 }
+"""For each command one line of help, and the module whose ``main(arguments) -> int`` runs it.
+
+The arguments are those after the command's name. The module is imported when its command is given, not before.
+"""
 
 HELP = """\
 usage: lightning-priors COMMAND [options]
@@ -71,7 +79,7 @@ def _dispatch(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
     if command in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
-        print(HELP.format(commands="\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())))
+        print(HELP.format(commands="\n".join(f"  {name:{width}}  {text}" for name, (text, _) in COMMANDS.items())))
         return 0
     if command == "--version":
         print(f"lightning-priors {lightning_priors.__version__}")
@@ -79,13 +87,9 @@ def _dispatch(arguments: list[str]) -> int:
     if command not in COMMANDS:
         problem = f"there is no command {command!r}" if command else "a command is missing"
         raise PriorError(f"{problem}; {nearest(command, COMMANDS)}")
-    if command == "compare":
-        from lightning_priors import compare
-
-        return compare.main(arguments[1:])
-    from lightning_priors import cli
-
-    return cli.main(arguments)
+    module = COMMANDS[command][1]
+    run: Callable[[list[str]], int] = importlib.import_module(module).main
+    return run(arguments if module == LIGHTNING else arguments[1:])
 
 
 if __name__ == "__main__":

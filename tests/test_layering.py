@@ -47,7 +47,7 @@ BELOW = {
         "batch",
         "errors",
     },
-    "__main__": {"cli", "compare", "errors", ""},
+    "__main__": {"errors", ""},
     "__init__": {"trained", "techniques", "priors", "data", "nn", "batch", "errors"},
 }
 """For each part of the package what it may import of the others; ``""`` is the package itself."""

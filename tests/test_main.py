@@ -1,5 +1,6 @@
 """The light front: what it answers itself, what it hands over, and what it does not import."""
 
+import importlib.util
 import subprocess
 import sys
 import tomllib
@@ -62,6 +63,13 @@ def test_compare_gets_the_arguments_after_its_name(monkeypatch):
 
     monkeypatch.setattr(compare, "main", lambda arguments: 5 if arguments == ["-c", "plan.yaml"] else 0)
     assert run_cli("compare", "-c", "plan.yaml") == 5
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_module_of_every_command_is_there(name):
+    spec = importlib.util.find_spec(COMMANDS[name][1])
+    assert spec is not None
+    assert "main" in Path(spec.origin).read_text()
 
 
 def _imported_by(code: str) -> set[str]:
