@@ -25,7 +25,7 @@ MOST_NUMBERS = 40
 
 
 def draw_confusion(counts: Tensor, names: Sequence[str]) -> "Figure":
-    """A confusion matrix: a row for each true class, coloured by the shares that are taken for each class.
+    """Draws a confusion matrix: a row for each true class, coloured by the shares that are taken for each class.
 
     The numbers are written into it for up to `MOST_NUMBERS` classes, zeros left out.
 

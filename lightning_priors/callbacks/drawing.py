@@ -91,7 +91,7 @@ def tint(
 
 
 def shown_map(evidence: Evidence) -> tuple[Tensor, Tensor]:
-    """The one map per image that is drawn, and the number that it adds up to.
+    """Chooses the one map per image that is drawn, and the number that it adds up to.
 
     Returns:
         Maps (B, h, w) and values (B,): for two classes the signed map and the log-odds of class 1, for more the
@@ -109,7 +109,7 @@ def shown_map(evidence: Evidence) -> tuple[Tensor, Tensor]:
 
 
 def identity_text(cells: Tensor, value: Tensor, meaning: str) -> str:
-    r"""The sum that a map's numbers make, so that it can be checked by eye.
+    r"""Writes down the sum that a map's numbers make, so that it can be checked by eye.
 
     Args:
         cells: (h, w) map.
@@ -124,7 +124,7 @@ def identity_text(cells: Tensor, value: Tensor, meaning: str) -> str:
 
 
 def inside_share(batch: PriorBatch, evidence: Evidence) -> list[float | None]:
-    """For each image the share of the evidence for its label that lies inside the prior, as ``epg`` measures it.
+    """Computes for each image the share of the evidence for its label inside the prior, as ``epg`` measures it.
 
     Returns:
         B shares in [0, 1]; None for an image without an annotation.
@@ -143,7 +143,7 @@ def inside_share(batch: PriorBatch, evidence: Evidence) -> list[float | None]:
 
 
 def draw_panel(batch: PriorBatch, evidence: Evidence, class_names: Sequence[str]) -> "Figure":
-    """One row for each image: the picture with its prior, the evidence over it, further maps, the evidence in numbers.
+    """Draws a row for each image: the picture with its prior, the evidence over it, further maps, and its numbers.
 
     All rows share one scale, that of the greatest value.
 
@@ -187,7 +187,7 @@ def draw_panel(batch: PriorBatch, evidence: Evidence, class_names: Sequence[str]
 
 
 def draw_comparison(batch: PriorBatch, evidence: Mapping[str, Evidence], class_names: Sequence[str]) -> "Figure":
-    """What several networks looked at in the same images, side by side; one row for each image.
+    """Draws side by side what several networks looked at in the same images; one row for each image.
 
     Networks differ in the size of their evidence, not only in its place, so each has its own scale.
 

@@ -20,7 +20,7 @@ NAME_WIDTH = 130
 def draw_label_sheet(
     typical: Sequence[Typical], shares: Sequence[float], sub_classes: Sequence[int], class_names: Sequence[str]
 ) -> "Figure":
-    """A row of images for each generated class, most typical first, grouped by primary class.
+    """Draws a row of images for each generated class, most typical first, grouped by primary class.
 
     Args:
         typical: The images of each of the A generated classes, `THUMBNAIL` pixels wide.

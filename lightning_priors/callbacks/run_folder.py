@@ -16,7 +16,7 @@ class NamesClasses(Protocol):
 
 
 def run_folder(trainer: L.Trainer) -> Path:
-    """The folder of a run, beside its ``checkpoints``: the same rule for every logger that writes to a disk.
+    """Finds the folder of a run, beside its ``checkpoints``: the same rule for every logger that writes to a disk.
 
     ``trainer.log_dir`` is not it: under W&B that is a folder which all runs share.
 
@@ -39,7 +39,7 @@ def run_folder(trainer: L.Trainer) -> Path:
 
 
 def class_names(trainer: L.Trainer, num_classes: int) -> list[str]:
-    """The names of the classes as the data module gives them, or their numbers where there is none.
+    """Lists the names of the classes as the data module gives them, or their numbers where there is none.
 
     Args:
         trainer: A trainer that runs.

@@ -12,7 +12,7 @@ CLEAR = "\r\x1b[K"  # back to the beginning of the line, and empty it
 
 
 def clock(seconds: float) -> str:
-    """A duration for people.
+    """Writes a duration for people.
 
     >>> clock(8.2), clock(75), clock(3700)
     ('0:08', '1:15', '1:01:40')
@@ -25,7 +25,7 @@ def clock(seconds: float) -> str:
 def time_left(
     durations: Mapping[str, Sequence[float]], queue: Sequence[str], elapsed: float = 0.0, fraction: float = 0.0
 ) -> float | None:
-    """How long the runs of a queue will still take.
+    """Estimates how long the runs of a queue will still take.
 
     Args:
         durations: Seconds of the finished runs, by config.

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
 
 def summarise(rows: Iterable[Row], runs: Sequence[str]) -> list[Entry]:
-    """Mean, spread and paired difference to the first config, for every config and column.
+    """Computes mean, spread and paired difference to the first config, for every config and column.
 
     Besides the columns of the rows there is ``relative_seconds_per_step``: a run's seconds per step over those of the
     first config's run with the same seed.
@@ -65,7 +65,7 @@ def summarise(rows: Iterable[Row], runs: Sequence[str]) -> list[Entry]:
 
 
 def summary_csv(entries: Iterable[Entry]) -> str:
-    """The summary as CSV, one line for each config and column, at full precision; without a number the cell is empty.
+    """Writes the summary as CSV, one line for each config and column, at full precision; empty without a number.
 
     >>> print(summary_csv(summarise([Row("plain", 0, {"test/acc": 0.5})], ["plain"])).splitlines()[1])
     plain,test/acc,1,0.5,,1,0.0,,,1 pair: no interval
@@ -79,7 +79,7 @@ def summary_csv(entries: Iterable[Entry]) -> str:
 
 
 def value_grid(entries: Sequence[Entry], columns: Sequence[str]) -> Grid:
-    """A line for each config: how many seeds it has, then mean ± standard deviation of each column.
+    """Lays out a line for each config: how many seeds it has, then mean ± standard deviation of each column.
 
     Args:
         entries: From `summarise`.
@@ -101,7 +101,7 @@ def value_grid(entries: Sequence[Entry], columns: Sequence[str]) -> Grid:
 
 
 def difference_grid(entries: Sequence[Entry], columns: Sequence[str]) -> tuple[Grid, list[str]]:
-    """A line for each config but the first: the difference to the first, with its interval.
+    """Lays out a line for each config but the first: the difference to the first, with its interval.
 
     Args:
         entries: From `summarise`.
@@ -127,7 +127,7 @@ def difference_grid(entries: Sequence[Entry], columns: Sequence[str]) -> tuple[G
 
 
 def markdown(title: str, entries: Sequence[Entry], columns: Sequence[str]) -> str:
-    """The summary as a Markdown page.
+    """Writes the summary as a Markdown page.
 
     Args:
         title: Its heading.
@@ -145,7 +145,7 @@ def markdown(title: str, entries: Sequence[Entry], columns: Sequence[str]) -> st
 
 
 def text(entries: Sequence[Entry], columns: Sequence[str]) -> str:
-    """The summary for the terminal: the same tables, aligned.
+    """Writes the summary for the terminal: the same tables, aligned.
 
     >>> print(text(summarise([Row("plain", 0, {"test/acc": 0.5})], ["plain"]), ["test/acc"]))
     run    seeds  test/acc
@@ -159,7 +159,7 @@ def text(entries: Sequence[Entry], columns: Sequence[str]) -> str:
 
 
 def unknown_columns(entries: Sequence[Entry], columns: Sequence[str]) -> list[str]:
-    """A line for each column that is asked for and that no run has."""
+    """Names each column that is asked for and that no run has, one line each."""
     known = list(dict.fromkeys(entry.column for entry in entries))
     return [f"no run has {column!r}; {nearest(column, known)}" for column in columns if column not in known]
 

@@ -114,7 +114,7 @@ def resolve(plan: Plan) -> list[Task]:
 
 
 def digest(config: dict[str, Any]) -> str:
-    """A short name for a configuration: equal for equal values, whatever the order of the keys.
+    """Makes a short name for a configuration: equal for equal values, whatever the order of the keys.
 
     >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
     True
@@ -124,7 +124,7 @@ def digest(config: dict[str, Any]) -> str:
 
 
 def flat(config: object, prefix: str = "") -> dict[str, object]:
-    """The values of nested mappings by their dotted option names, as on the command line.
+    """Lists the values of nested mappings by their dotted option names, as on the command line.
 
     >>> flat({"data": {"source": {"class_path": "Kakapo", "init_args": {"size": 64}}}})
     {'data.source': 'Kakapo', 'data.source.size': 64}

@@ -88,7 +88,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def with_row(rows: Iterable[Row], new: Row) -> list[Row]:
-    """The rows with a new one, which takes the place of an older one of the same run and seed.
+    """Adds a row, which takes the place of an older one of the same run and seed.
 
     >>> with_row([Row("plain", 0, digest="old"), Row("plain", 1)], Row("plain", 0, digest="new"))[-1].digest
     'new'

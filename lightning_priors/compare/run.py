@@ -153,7 +153,7 @@ def run(task: Task, output: Path, tell: Callable[[float], None]) -> Row:
 
 
 def error_line(error: BaseException) -> str:
-    r"""The line that names what went wrong: the user's mistake where there is one among the causes.
+    r"""Writes the line that names what went wrong: the user's mistake where there is one among the causes.
 
     >>> error_line(KeyError("mask"))
     "KeyError: 'mask'"

@@ -40,7 +40,7 @@ class Difference(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation; values that are not a number are left out.
+    """Computes mean and standard deviation; values that are not a number are left out.
 
     Args:
         values: One number for each seed.
@@ -59,7 +59,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Difference:
-    """The mean difference with its percentile bootstrap interval over the pairs.
+    """Computes the mean difference with its percentile bootstrap interval over the pairs.
 
     Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. The pairs are resampled with a fixed
     seed, so the same runs give the same interval. With three pairs the interval is the range of the differences, which

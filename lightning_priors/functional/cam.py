@@ -14,7 +14,7 @@ from lightning_priors.functional.precision import at_least_float32
 
 
 def class_activation_map(features: Tensor, weight: Tensor) -> Tensor:
-    """The evidence for each class in each cell (Zhou et al. 2016, "Learning Deep Features for ...", equation 2).
+    """Computes the evidence for each class in each cell (Zhou et al. 2016, "Learning Deep Features", equation 2).
 
     Args:
         features: (B, C, h, w) feature map before the mean.
@@ -30,7 +30,7 @@ def class_activation_map(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def logits_from_cam(cam: Tensor, bias: Tensor) -> Tensor:
-    """The logits that belong to class activation maps.
+    """Computes the logits that belong to class activation maps.
 
     Args:
         cam: (B, K, h, w).
@@ -46,7 +46,7 @@ def logits_from_cam(cam: Tensor, bias: Tensor) -> Tensor:
 
 
 def signed_cam(cam: Tensor) -> Tensor:
-    """One map for two classes: negative where the evidence is for class 0, positive where it is for class 1.
+    """Makes one map of two classes: negative where the evidence is for class 0, positive where it is for class 1.
 
     Its mean plus ``bias[1] - bias[0]`` is the log-odds of class 1.
 
@@ -68,7 +68,7 @@ def signed_cam(cam: Tensor) -> Tensor:
 
 
 def evidence_map(cam: Tensor, label: Tensor) -> Tensor:
-    """The evidence for a class against the others: its map minus the mean of the other classes' maps.
+    """Computes the evidence for a class against the others: its map minus the mean of their maps.
 
     A map that is added to all classes changes no probability, and it changes nothing here either. With two classes
     this is the signed map, turned so that evidence for the label is positive.
@@ -94,7 +94,7 @@ def evidence_map(cam: Tensor, label: Tensor) -> Tensor:
 
 
 def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear interpolation to the size of a picture; each cell's value stands at the cell's centre.
+    """Interpolates maps bilinearly to the size of a picture; each cell's value stands at the cell's centre.
 
     Args:
         maps: (B, h, w).

@@ -26,7 +26,7 @@ PPCE_FLOOR = 1e-3
 
 
 def energy_inside(saliency: Tensor, prior: Tensor) -> Tensor:
-    """The energy pointing game: the share of the positive evidence that lies inside the prior (equation 2).
+    """Computes the share of the positive evidence inside the prior, the energy pointing game (equation 2).
 
     Args:
         saliency: (B, h, w).
@@ -43,7 +43,7 @@ def energy_inside(saliency: Tensor, prior: Tensor) -> Tensor:
 
 
 def energy_loss(saliency: Tensor, prior: Tensor) -> Tensor:
-    """The share of the positive evidence that lies outside the prior (equation 6, moved to [0, 1]).
+    """Computes the share of the positive evidence that lies outside the prior (equation 6, moved to [0, 1]).
 
     Args:
         saliency: (B, h, w).
@@ -59,7 +59,7 @@ def energy_loss(saliency: Tensor, prior: Tensor) -> Tensor:
 
 
 def energy_both_signs_loss(saliency: Tensor, prior: Tensor) -> Tensor:
-    """The share of the evidence outside the prior, of that for and that against the label, averaged.
+    """Averages two shares that lie outside the prior: of the evidence for the label and of that against it.
 
     A network can also decide by what the background speaks against; `energy_loss` does not see that. Where a map has
     one sign only, that sign counts alone.
@@ -82,7 +82,7 @@ def energy_both_signs_loss(saliency: Tensor, prior: Tensor) -> Tensor:
 
 
 def l1_loss(saliency: Tensor, prior: Tensor) -> Tensor:
-    """The mean distance between the positive evidence, divided by its maximum, and the prior (equation 3).
+    """Compares the positive evidence, divided by its maximum, with the prior: the mean distance (equation 3).
 
     Args:
         saliency: (B, h, w).
@@ -98,7 +98,7 @@ def l1_loss(saliency: Tensor, prior: Tensor) -> Tensor:
 
 
 def ppce_loss(saliency: Tensor, prior: Tensor) -> Tensor:
-    """Pixel-wise cross entropy inside the prior: evidence is to be everywhere on the target (equation 4).
+    """Computes the pixel-wise cross entropy inside the prior: evidence is to be everywhere on the target (equation 4).
 
     What lies outside costs nothing. The logarithm is that of the positive evidence, divided by its maximum, plus
     `PPCE_FLOOR`, and shifted so that a target full of evidence has loss 0.
@@ -118,7 +118,7 @@ def ppce_loss(saliency: Tensor, prior: Tensor) -> Tensor:
 
 
 def rrr_loss(saliency: Tensor, prior: Tensor) -> Tensor:
-    """The squared evidence of either sign outside the prior, the map divided by its greatest magnitude (equation 5).
+    """Sums squared evidence outside the prior, of a map divided by its greatest magnitude (equation 5).
 
     Args:
         saliency: (B, h, w).
@@ -136,7 +136,7 @@ def rrr_loss(saliency: Tensor, prior: Tensor) -> Tensor:
 
 
 def attention_bce_loss(logits: Tensor, prior: Tensor) -> Tensor:
-    """Binary cross entropy between attention and prior, cell by cell.
+    """Computes the binary cross entropy between attention and prior, cell by cell.
 
     Args:
         logits: (B, h, w), whose sigmoid is the attention.
@@ -153,7 +153,7 @@ def attention_bce_loss(logits: Tensor, prior: Tensor) -> Tensor:
 
 
 def attention_l1_loss(logits: Tensor, prior: Tensor) -> Tensor:
-    """The mean distance between attention and prior.
+    """Computes the mean distance between attention and prior.
 
     Args:
         logits: (B, h, w), whose sigmoid is the attention.
@@ -169,7 +169,7 @@ def attention_l1_loss(logits: Tensor, prior: Tensor) -> Tensor:
 
 
 def attention_energy_loss(logits: Tensor, prior: Tensor) -> Tensor:
-    """The share of the attention that lies outside the prior.
+    """Computes the share of the attention that lies outside the prior.
 
     Args:
         logits: (B, h, w), whose sigmoid is the attention.
@@ -185,7 +185,7 @@ def attention_energy_loss(logits: Tensor, prior: Tensor) -> Tensor:
 
 
 def attention_ppce_loss(logits: Tensor, prior: Tensor) -> Tensor:
-    """Binary cross entropy inside the prior alone: attention is to be everywhere on the target.
+    """Computes the binary cross entropy inside the prior alone: attention is to be everywhere on the target.
 
     Args:
         logits: (B, h, w), whose sigmoid is the attention.
@@ -201,7 +201,7 @@ def attention_ppce_loss(logits: Tensor, prior: Tensor) -> Tensor:
 
 
 def attention_kl_loss(logits: Tensor, prior: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the attention to the prior, both as distributions over the cells.
+    """Computes the Kullback-Leibler divergence of the attention from the prior, both distributions over the cells.
 
     Args:
         logits: (B, h, w), whose softmax over all cells is the attention; the logarithm of an attention that is a

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Float32, or float64 where it comes as that: half precision and autocast would spoil small shares and logarithms.
+    """Converts to float32, and leaves float64: half precision and autocast would spoil small shares and logarithms.
 
     Args:
         values: Any shape, any number format.

@@ -17,7 +17,7 @@ KINDS: tuple[PriorKind, ...] = ("mask", "part_boxes", "keypoints")
 
 
 def interval_cover(start: Tensor, end: Tensor, cells: int) -> Tensor:
-    """How much of each cell in a row of cells lies in an interval.
+    """Computes how much of each cell in a row of cells lies in an interval.
 
     Args:
         start: (...) left ends, in cells from the left; may lie outside the row.
@@ -36,7 +36,7 @@ def interval_cover(start: Tensor, end: Tensor, cells: int) -> Tensor:
 
 
 def resize_to_grid(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """The exact mean of a mask over each cell of a grid, for any two sizes.
+    """Computes the exact mean of a mask over each cell of a grid, for any two sizes.
 
     Where the picture's sides are multiples of the grid's this is average pooling; otherwise the pixels on a cell's
     border count with the part of them that lies in the cell.
@@ -60,7 +60,7 @@ def resize_to_grid(mask: Tensor, size: Sequence[int]) -> Tensor:
 def boxes_to_grid(
     boxes: Tensor, valid: Tensor, image_size: Sequence[int], size: Sequence[int], dilation: float = 0.0
 ) -> Tensor:
-    """The share of each cell that lies in the boxes, in closed form.
+    """Computes the share of each cell that lies in the boxes, in closed form.
 
     The cover of one box is the product of its covers along the two sides. Several boxes are joined as
     ``1 - prod(1 - cover)``: exact in cells that at most one box cuts, and never above the sum or below the greatest.
@@ -92,7 +92,7 @@ def boxes_to_grid(
 def keypoints_to_grid(
     points: Tensor, valid: Tensor, image_size: Sequence[int], size: Sequence[int], sigma: float = 0.1
 ) -> Tensor:
-    """The greatest value in each cell of Gaussians about the keypoints.
+    """Finds the greatest value in each cell of Gaussians about the keypoints.
 
     Taking the greatest value in the cell, not that at its centre, a keypoint's own cell has 1 however coarse the grid.
 
@@ -173,7 +173,7 @@ def prior_map(
     sigma: float = 0.1,
     hard: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The prior map of each image of a batch, from whatever annotation the data has.
+    """Makes the prior map of each image of a batch from whatever annotation the data has.
 
     One kind serves for the whole batch: `prefer` if the data has it, otherwise the first of mask, part boxes and
     keypoints that it has. Kinds are never mixed between the images of a batch.

@@ -43,7 +43,7 @@ def batch_norm_tangent(
     dweight: Tensor | None,
     dbias: Tensor | None,
 ) -> Tensor:
-    """The derivative of batch normalisation along a direction (Ioffe and Szegedy 2015, algorithm 1, differentiated).
+    """Computes the derivative of batch normalisation along a direction (Ioffe and Szegedy 2015, algorithm 1).
 
     Args:
         x: (B, C, ...) the input.

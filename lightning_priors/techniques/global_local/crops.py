@@ -18,12 +18,12 @@ class Crops(NamedTuple):
     """(N, 4) xyxy in pixels, the boxes that the squares were drawn about."""
 
     def and_also(self, other: "Crops") -> "Crops":
-        """These crops and other ones of the same pictures."""
+        """Joins these crops with other ones of the same pictures."""
         return Crops(*(torch.cat([here, there.to(here)]) for here, there in zip(self, other, strict=True)))
 
 
 def emptiest_quarters(boxes: Tensor, image_size: Sequence[int]) -> Tensor:
-    """For each box the quarter of its picture that it covers least; among those that it leaves alone a random one.
+    """Finds for each box the quarter of its picture that it covers least; of several that it leaves alone a random one.
 
     Args:
         boxes: (N, 4) xyxy in pixels.
@@ -44,7 +44,7 @@ def emptiest_quarters(boxes: Tensor, image_size: Sequence[int]) -> Tensor:
 
 
 def mean_by_owner(values: Tensor, owner: Tensor, count: int) -> Tensor:
-    """The mean over the crops of each picture.
+    """Averages over the crops of each picture.
 
     Args:
         values: (N, ...) one entry per crop.

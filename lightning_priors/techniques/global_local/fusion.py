@@ -62,7 +62,7 @@ class Fusion(nn.Module):
         local_logits: Tensor,
         has_part: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Fuses.
+        """Fuses the answers of the two branches.
 
         Args:
             global_features: (B, C) mean of the global feature map.
@@ -90,7 +90,7 @@ class Fusion(nn.Module):
         return weights[:, :1] * global_logits + weights[:, 1:] * local_logits, weights
 
     def branch_cam(self, branch: Literal[0, 1], features: Tensor, cam: Tensor, weights: Tensor) -> Tensor:
-        """What a branch adds to the fused logits, cell by cell.
+        """Computes what a branch adds to the fused logits, cell by cell.
 
         Args:
             branch: 0 the global one, 1 the local one.

@@ -231,7 +231,7 @@ class GlobalLocal(PriorModule):
         return {"part": boxes_to_grid(boxes, torch.ones_like(boxes[..., 0], dtype=torch.bool), size, size)}
 
     def explain_with(self, image: Tensor, whole: Branch, crops: Crops) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) and maps (B, K, h, w) from the global branch and given parts."""
+        """Computes logits (B, K) and maps (B, K, h, w) from the global branch and given parts."""
         parts = self.look_at_crops(image, crops)
         logits, weights = self.fuse(whole, parts, crops.owner)
         count = torch.bincount(crops.owner, minlength=len(image)).clamp(min=1)
@@ -264,7 +264,7 @@ class GlobalLocal(PriorModule):
         return _branch(see(self.global_branch, self.priors_in_use(), image))
 
     def look_at_crops(self, image: Tensor, crops: Crops, target: Tensor | None = None) -> Branch:
-        """What the local branch says of parts, cut out at its own resolution.
+        """Has the local branch look at parts, cut out at its own resolution.
 
         Where it is said how much of their pixels is target (N, crop_size, crop_size), before other backgrounds.
         """
@@ -282,7 +282,7 @@ class GlobalLocal(PriorModule):
         return Branch(features, *self.local_branch.head(features))
 
     def fuse(self, whole: Branch, parts: Branch, owner: Tensor) -> tuple[Tensor, Tensor]:
-        """Fused logits (B, K) and weights of the branches (B, 2); gradients pass to the branches only if joint."""
+        """Computes fused logits (B, K) and weights of the branches (B, 2); gradients pass on only if joint."""
         count = len(whole.logits)
         local_features = mean_by_owner(parts.features.mean((2, 3)), owner, count)
         answers = [whole.features.mean((2, 3)), whole.logits, local_features, mean_by_owner(parts.logits, owner, count)]
@@ -300,12 +300,12 @@ class GlobalLocal(PriorModule):
         return cut_out(target.to(batch["image"]).unsqueeze(1), crops, self.crop_size).squeeze(1)
 
     def annotated_crops(self, batch: PriorBatch) -> Crops:
-        """Squares about the annotated parts of a batch; images without one have no crop."""
+        """Draws squares about the annotated parts of a batch; images without one have no crop."""
         owner, parts = batch["part_valid"].nonzero()[:, 0], batch["part_boxes"][batch["part_valid"]]
         return Crops(square_boxes(parts, self.crop_scale), owner, parts)
 
     def found_crops(self, image: Tensor, whole: Branch, wanted: Tensor | None = None) -> Crops:
-        """Squares about the parts that are found, in all images or only those that are wanted (B,)."""
+        """Draws squares about the parts that are found, in all images or only those that are wanted (B,)."""
         size, scale = (image.shape[2], image.shape[3]), self.crop_scale
         if whole.parts.covered is None:
             evidence, scale = evidence_map(whole.cam.detach(), whole.logits.argmax(1)), 1.0

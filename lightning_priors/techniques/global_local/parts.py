@@ -16,7 +16,7 @@ are. On photographs of birds the overlap with annotated boxes is .65 with 1.5, .
 
 
 def square_boxes(boxes: Tensor, scale: float = 1.0, minimum: float = 1.0) -> Tensor:
-    """Squares about the centres of boxes, so that a crop keeps its proportions.
+    """Draws squares about the centres of boxes, so that a crop keeps its proportions.
 
     Args:
         boxes: (N, 4) xyxy in pixels.
@@ -57,7 +57,7 @@ def jitter_boxes(boxes: Tensor, strength: float) -> Tensor:
 
 
 def ellipse_windows(boxes: Tensor, size: int) -> Tensor:
-    """What of a square crop about each box lies within the ellipse that touches the box's sides.
+    """Marks what of a square crop about each box lies within the ellipse that touches the box's sides.
 
     An ellipse holds a rounded target, such as a bird, and leaves out most of the background in the crop's corners.
 
@@ -84,7 +84,7 @@ def ellipse_windows(boxes: Tensor, size: int) -> Tensor:
 
 
 def peak_boxes(evidence: Tensor, image_size: Sequence[int], threshold: float = 0.5) -> Tensor:
-    """The box around the peak of an evidence map.
+    """Draws the box around the peak of an evidence map.
 
     The map is cut at a share of its maximum and the box is drawn around the connected region that holds the peak (Zhou
     et al. 2016, "Learning Deep Features for Discriminative Localization", section 3.2, who cut at 0.2 to find whole
@@ -115,7 +115,7 @@ def peak_boxes(evidence: Tensor, image_size: Sequence[int], threshold: float = 0
 
 
 def spread_boxes(covered: Tensor, image_size: Sequence[int]) -> Tensor:
-    """The box whose centre and spread are those of a map of what is covered.
+    """Finds the box whose centre and spread are those of a map of what is covered.
 
     A box of side s that is covered evenly has the variance s^2 / 12 along that side; so has a map of cells, with the
     variance within a cell added to that of the cells' centres.
@@ -146,7 +146,7 @@ def spread_boxes(covered: Tensor, image_size: Sequence[int]) -> Tensor:
 
 
 def covered_boxes(logits: Tensor, image_size: Sequence[int]) -> Tensor:
-    """The boxes of parts of which it is known how much of each cell they cover.
+    """Finds the boxes of parts from how much of each cell they cover.
 
     Args:
         logits: (B, K, h, w), whose sigmoid is how much of a cell part K covers.
@@ -163,7 +163,7 @@ def covered_boxes(logits: Tensor, image_size: Sequence[int]) -> Tensor:
 
 
 def coverage_loss(logits: Tensor, boxes: Tensor, valid: Tensor, image_size: Sequence[int]) -> Tensor:
-    """The binary cross entropy of how much of each cell parts cover, the mean over the annotated parts.
+    """Compares how much of each cell parts cover with their boxes: the mean binary cross entropy of annotated parts.
 
     All cells learn from every box, which with few images finds parts better than a detector of centres, whose box only
     one cell learns.
