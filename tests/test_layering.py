@@ -52,7 +52,7 @@ BELOW = {
 }
 """For each part of the package what it may import of the others; ``""`` is the package itself."""
 
-BASES = {"base", "evaluation", "facts", "optimisation", "with_priors"}
+BASES = {"base", "evaluation", "facts", "finite", "optimisation", "with_priors"}
 """The files of the techniques that are none themselves."""
 
 

@@ -26,6 +26,14 @@ from lightning_priors.nn import Backbone, StartsFromWeights
 from lightning_priors.priors import Prior, PriorStep, describe
 from lightning_priors.techniques.evaluation import class_metrics, spatial_metrics
 from lightning_priors.techniques.facts import Facts, training_facts
+from lightning_priors.techniques.finite import (
+    NotFiniteError,
+    all_finite,
+    check_images,
+    check_loss,
+    check_weights,
+    image_names,
+)
 from lightning_priors.techniques.optimisation import PLAIN, Groups, Tuning, build_optimizer, build_schedule, grouped
 
 __all__ = ["PriorModule", "PriorStep"]
@@ -173,17 +181,17 @@ class PriorModule(L.LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         """Reads the initial weights, unless others were loaded: by now a checkpoint given to the Trainer has been."""
-        if self.trainer.training:
-            self.facts = None  # the data may be another than that of a loaded checkpoint
         for module in self.modules():
             if isinstance(module, StartsFromWeights) and module.read_initial_weights():
                 rank_zero_info(str(getattr(module, "weights_report", None) or f"weights from {module.weights}"))
+        check_weights(self)
 
     # evaluating a module that was never trained needs its initial weights too
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     def on_train_start(self) -> None:
         """Freezes the statistics; before, Lightning would warn of layers in evaluation mode."""
+        self.facts = None  # the data may be another than that of a loaded checkpoint
         for backbone in self.tuned_backbones():
             backbone.freeze_statistics |= self.tuning.keeps_statistics()
 
@@ -196,7 +204,7 @@ class PriorModule(L.LightningModule, ABC):
         """Runs `step` and logs its loss, terms and accuracy as means over the epoch."""
         self.begin_step(batch, batch_idx)
         step = self.step(batch)
-        self.log_step(step, batch["label"])
+        self.log_step(step, batch)
         return step.loss
 
     def begin_step(self, batch: PriorBatch, batch_idx: int) -> None:
@@ -210,19 +218,26 @@ class PriorModule(L.LightningModule, ABC):
             require(batch, prior.requires, by=name if len(active) == 1 else f"{type(prior).__name__} in {name}")
         self.epochs_done = self.current_epoch + batch_idx / self.trainer.num_training_batches
 
-    def log_step(self, step: PriorStep, label: Tensor, images: int | None = None) -> None:
+    def log_step(self, step: PriorStep, batch: PriorBatch) -> None:
         """Logs the loss, its terms, the accuracy and whatever else a training step gives, as means over the epoch.
 
         Args:
             step: What the step gave back.
-            label: (B,) of the images that it classified.
-            images: What the batch counts as in the mean; B if not given.
+            batch: The images that it classified.
+
+        Raises:
+            NotFiniteError: If the loss or one of its terms is nan or infinite.
         """
+        label = batch["label"]
+        if not all_finite([step.loss, *step.terms.values()]):
+            names = image_names(batch, self.trainer)
+            check_images(batch["image"], names)
+            check_loss(step.loss, step.terms, self.global_step, names)
         logged = {"loss": step.loss.detach(), "acc": (step.logits.detach().argmax(1) == label).float().mean()}
         logged |= {f"loss_{name}": value.detach() for name, value in step.terms.items()}
         logged |= {name: value.detach() for name, value in step.logged.items()}
         named = {f"train/{name}": value for name, value in logged.items()}
-        self.log_dict(named, on_step=False, on_epoch=True, batch_size=images or len(label), sync_dist=True)
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=len(label), sync_dist=True)
         self.log("loss", logged["loss"], prog_bar=True, logger=False)
 
     def validation_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
@@ -236,7 +251,7 @@ class PriorModule(L.LightningModule, ABC):
     def predict_step(self, batch: PriorBatch, batch_idx: int) -> dict[str, Tensor]:
         """Gives the class ``probabilities`` (B, K) and the row in the source, ``index`` (B,)."""
         self._numbered(complete(batch, needs=("image",)), batch_idx)
-        return {"index": batch["index"], "probabilities": self(batch["image"]).softmax(1)}
+        return {"index": batch["index"], "probabilities": self._finite(batch, self(batch["image"])).softmax(1)}
 
     def log_evaluation(self, batch: PriorBatch, stage: str, logits: Tensor, cam: Tensor) -> Tensor:
         """Updates and logs the metrics of a stage; priors of the batch serve only to judge the evidence maps.
@@ -249,8 +264,12 @@ class PriorModule(L.LightningModule, ABC):
 
         Returns:
             The logits.
+
+        Raises:
+            NotFiniteError: If some of the logits are nan or infinite.
         """
         label = batch["label"]
+        self._finite(batch, logits)
         classes = cast(MetricCollection, self.metrics[stage])
         classes.update(preds=logits, target=label, group=batch.get("group", label))
         self.log(f"{stage}/loss", F.cross_entropy(logits.float(), label), batch_size=len(label), sync_dist=True)
@@ -264,7 +283,8 @@ class PriorModule(L.LightningModule, ABC):
         return logits
 
     def on_train_epoch_end(self) -> None:
-        """Logs the metrics of the priors' own."""
+        """Checks the weights, and logs the metrics of the priors' own."""
+        check_weights(self)
         self._log_verdicts("train")
 
     def on_validation_epoch_end(self) -> None:
@@ -315,7 +335,12 @@ class PriorModule(L.LightningModule, ABC):
         return warmup, total
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the name of the technique, what it was trained on, and how well it did on the validation images."""
+        """Keeps the name of the technique, what it was trained on, and how well it did on the validation images.
+
+        Raises:
+            NotFiniteError: If the weights are not finite.
+        """
+        check_weights(self)  # a checkpoint that cannot be used is not written
         checkpoint["technique"] = type(self).__name__
         checkpoint["facts"] = self.facts
         measured = self.trainer.callback_metrics if self._trainer is not None else {}
@@ -334,6 +359,15 @@ class PriorModule(L.LightningModule, ABC):
             places = torch.arange(first, first + count, device=batch["image"].device)
             batch["index"] = places * self.trainer.world_size + self.global_rank
         return batch
+
+    def _finite(self, batch: PriorBatch, logits: Tensor) -> Tensor:
+        """Gives logits (B, K) back, if they are finite."""
+        if not all_finite([logits]):
+            check_images(batch["image"], image_names(batch, self.trainer))
+            check_weights(self)
+            wrong = ~logits.isfinite().all(1)
+            raise NotFiniteError(f"the logits are nan or infinite for {image_names(batch, self.trainer, wanted=wrong)}")
+        return logits
 
     def _active_priors(self) -> list[Prior]:
         return [prior for prior in self.priors_in_use() if prior.active]

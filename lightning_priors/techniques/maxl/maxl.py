@@ -174,7 +174,7 @@ class MAXL(TwoNetworks):
         step = self._train_halves(batch, batch_idx) if halved else self._train(PartOfBatch(batch), batch_idx)
         if self.ends_step(batch_idx):
             self._end_step()
-        self.log_step(step, batch["label"])
+        self.log_step(step, batch)
         return step.loss.detach()
 
     def _train(self, part: PartOfBatch, batch_idx: int) -> PriorStep:

@@ -128,7 +128,7 @@ class PublishedMAXL(TwoNetworks):
         self.step_network()
         step = step._replace(logged={**step.logged, **self.look_ahead(part)})
         self.follow_schedule()
-        self.log_step(step, batch["label"])
+        self.log_step(step, batch)
         return step.loss.detach()
 
     def look_ahead(self, part: PartOfBatch) -> dict[str, Tensor]:
