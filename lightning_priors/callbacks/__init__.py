@@ -7,6 +7,7 @@ from lightning_priors.callbacks.drawing import Evidence, draw_comparison, draw_p
 from lightning_priors.callbacks.label_report import LabelReport
 from lightning_priors.callbacks.label_sheet import draw_label_sheet
 from lightning_priors.callbacks.predictions import PredictionWriter
+from lightning_priors.callbacks.random_state import RandomState
 from lightning_priors.callbacks.run_folder import run_folder
 from lightning_priors.callbacks.subsets import SubsetAccuracy
 from lightning_priors.callbacks.unfreezing import Unfreezing
@@ -18,6 +19,7 @@ __all__ = [
     "Evidence",
     "LabelReport",
     "PredictionWriter",
+    "RandomState",
     "SubsetAccuracy",
     "Unfreezing",
     "collect_evidence",

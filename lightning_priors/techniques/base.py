@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from lightning_priors.batch import PriorBatch, complete, require
+from lightning_priors.callbacks import RandomState
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.prior_maps import prior_map
@@ -176,8 +177,8 @@ class PriorModule(L.LightningModule, ABC):
         self.tuning.freeze(self.tuned_backbones())
 
     def configure_callbacks(self) -> list[Callback]:
-        """Gives the schedule of `tuning`, which is a callback so that other modules can use it."""
-        return self.tuning.callbacks()
+        """Gives the schedule of `tuning`, and what lets a resumed run draw the numbers of an uninterrupted one."""
+        return [*self.tuning.callbacks(), RandomState()]
 
     def on_fit_start(self) -> None:
         """Reads the initial weights, unless others were loaded: by now a checkpoint given to the Trainer has been."""
