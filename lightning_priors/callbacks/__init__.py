@@ -8,6 +8,7 @@ from lightning_priors.callbacks.label_report import LabelReport
 from lightning_priors.callbacks.label_sheet import draw_label_sheet
 from lightning_priors.callbacks.predictions import PredictionWriter
 from lightning_priors.callbacks.random_state import RandomState
+from lightning_priors.callbacks.run_checkpoint import RunCheckpoint, WholeFiles, write_whole
 from lightning_priors.callbacks.run_folder import run_folder
 from lightning_priors.callbacks.subsets import SubsetAccuracy
 from lightning_priors.callbacks.unfreezing import Unfreezing
@@ -20,12 +21,15 @@ __all__ = [
     "LabelReport",
     "PredictionWriter",
     "RandomState",
+    "RunCheckpoint",
     "SubsetAccuracy",
     "Unfreezing",
+    "WholeFiles",
     "collect_evidence",
     "draw_comparison",
     "draw_confusion",
     "draw_label_sheet",
     "draw_panel",
     "run_folder",
+    "write_whole",
 ]

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]  # they are in its __all__
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -17,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
-from lightning_priors.callbacks import PredictionWriter, run_folder
+from lightning_priors.callbacks import PredictionWriter, RunCheckpoint, WholeFiles, run_folder
 from lightning_priors.cli.class_paths import check_class_paths, not_a_class
 from lightning_priors.cli.errors import explain
 from lightning_priors.cli.interruption import plain_interruptions
@@ -183,7 +184,7 @@ class PriorCLI(Command):
             subclass_mode_model=True,
             save_config_callback=RunRecord,
             # Lightning's `save_last` keeps a copy of the best checkpoint; a run that was interrupted needs the last one
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [PredictionWriter(), ModelCheckpoint(filename="last")]},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [PredictionWriter(), RunCheckpoint(filename="last")]},
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={"allow_abbrev": False},
@@ -199,7 +200,7 @@ class PriorCLI(Command):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the default checkpoints and source, and what the data tells the model."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
         parser.set_defaults({"trainer.callbacks": DEFAULT_CALLBACKS})
         parser.set_defaults({"data.source": {"class_path": "lightning_priors.data.sources.Kakapo"}})
@@ -260,9 +261,12 @@ class PriorCLI(Command):
             own = [] if any(isinstance(logger, CSVLogger) for logger in loggers) else [folder]
             kwargs["logger"] = [*own, *loggers]
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except ValueError as error:  # a strategy or a plug-in that it does not know
             raise PriorError(" ".join(str(error).split())) from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one that the user gave
+            trainer.strategy.checkpoint_io = WholeFiles()
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         """Compares what the user gave with what the data and the checkpoint say."""

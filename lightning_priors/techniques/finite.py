@@ -30,7 +30,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def check_weights(module: nn.Module) -> None:
-    """Checks the weights and the buffers of a network.
+    """Checks the weights of a network, and the running statistics of its normalisation.
 
     Args:
         module: The network.
@@ -40,7 +40,8 @@ def check_weights(module: nn.Module) -> None:
 
     >>> check_weights(nn.Linear(2, 2))
     """
-    named = dict([*module.named_parameters(), *module.named_buffers()])
+    statistics = [pair for pair in module.named_buffers() if pair[0].endswith(("running_mean", "running_var"))]
+    named = dict([*module.named_parameters(), *statistics])
     if not all_finite(named.values()):
         wrong = next(name for name, value in named.items() if not all_finite([value]))
         raise NotFiniteError(
