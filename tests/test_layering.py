@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BELOW = {
     "errors": set(),
     "import_path": {"errors"},
+    "yaml_file": {"errors"},
     "batch": {"errors"},
     "hypergradient": set(),
     "functional": {"batch", "errors"},
@@ -34,9 +35,10 @@ BELOW = {
         "errors",
     },
     "trained": {"techniques", "callbacks", "data", "functional", "batch", "errors"},
-    "cli": {"trained", "techniques", "priors", "data", "callbacks", "import_path", "batch", "errors"},
+    "cli": {"trained", "techniques", "priors", "data", "callbacks", "import_path", "yaml_file", "batch", "errors"},
     "compare": {
         "cli",
+        "yaml_file",
         "trained",
         "techniques",
         "data",

@@ -6,9 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_priors.errors import PriorError, nearest
+from lightning_priors.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,8 @@ def read_plan(path: str) -> Plan:
         PriorError: If the file or one it names is missing, a key is unknown or there twice, or a value is of the wrong
             kind.
     """
-    content = _load(path)
+    _check_file(path)
+    content = read_yaml(path)
     try:
         entries = _mapping(content, "the plan", Plan)
         if "runs" not in entries:
@@ -109,29 +109,6 @@ def seed_list(text: str) -> tuple[int, ...]:
         if not part.isdecimal():
             raise PriorError(f"--seeds takes integers between commas, such as 0,1,2; {part!r} is none")
     return _seeds("--seeds", [int(part) for part in parts])
-
-
-def _load(path: str) -> object:
-    _check_file(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        _refuse_doubles(path, yaml.compose(text, Loader=yaml.SafeLoader))
-        return yaml.safe_load(text)
-    except UnicodeDecodeError:
-        raise PriorError(f"{path} is not a text file") from None
-    except yaml.YAMLError as error:
-        raise PriorError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-
-
-def _refuse_doubles(path: str, node: yaml.Node | None) -> None:
-    """YAML would let the second of two equal keys win in silence, and a run would be lost."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise PriorError(f"{path}: {key.value!r} is there twice, again in line {key.start_mark.line + 1}")
-            seen.add(key.value)
-            _refuse_doubles(path, value)
 
 
 def _check_file(path: str) -> None:
