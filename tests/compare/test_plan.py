@@ -88,9 +88,9 @@ def test_what_is_shared_is_laid_over_the_run_and_options_over_files() -> None:
         ("runs: {plain: {}}\noptions: --a=b", "'options' must be a list of texts"),
         ("runs: {plain: {options: [3]}}", "'plain.options' must be a list of texts"),
         ("runs: {plain: {options: [a=b]}}", "'plain.options': an option is written --name=value, not 'a=b'"),
-        ("runs: {plain: {}, plain: {}}", "plan.yaml: 'plain' is there twice, again in line 1"),
-        ("runs: {plain: {}}\nseeds: [1]\nseeds: [2]", "'seeds' is there twice, again in line 3"),
-        ("runs: {plain: {}", "plan.yaml is not YAML: while parsing"),
+        ("runs: {plain: {}, plain: {}}", "plan.yaml, line 1: 'plain' is there twice"),
+        ("runs: {plain: {}}\nseeds: [1]\nseeds: [2]", "line 3: 'seeds' is there twice"),
+        ("runs: {plain: {}", "plan.yaml, line 1: expected ',' or '}'"),
     ],
 )
 def test_mistakes_are_one_line(text: str, message: str) -> None:
