@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_priors.batch import PriorSample
-from lightning_priors.data.samplers import EpochSampler, NoSingletonBatchSampler, TrainDataLoader
+from lightning_priors.data.samplers import EpochSampler, NoSingletonBatchSampler, ShareSampler, TrainDataLoader
 from lightning_priors.data.sources.base import Source, Split, UnreadableImageError
 from lightning_priors.data.splits import drawn_subset, fraction_of_each, number_of_each, stratified_holdout
 from lightning_priors.data.transforms import Augmentation, PriorTransform
@@ -329,7 +329,13 @@ class PriorDataModule(L.LightningDataModule):
         return dataset
 
     def _evaluation_loader(self, split: Split) -> DataLoader[PriorSample]:
-        return DataLoader(self._dataset(split), batch_size=self.batch_size, **self._loader_options())
+        dataset, trainer = self._dataset(split), self.trainer
+        share: ShareSampler | None = None
+        if trainer and trainer.world_size > 1:
+            if len(dataset) < trainer.world_size:
+                raise PriorError(f"the {split} split has {len(dataset)} images for {trainer.world_size} processes")
+            share = ShareSampler(dataset, trainer.world_size, trainer.global_rank)
+        return DataLoader(dataset, batch_size=self.batch_size, sampler=share, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
         """Returns the options that the loaders of all splits share."""

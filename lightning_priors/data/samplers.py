@@ -1,4 +1,4 @@
-"""The order and the batches of the training images: every epoch shows each image."""
+"""The order, the shares and the batches of the images: every epoch shows each image."""
 
 from collections.abc import Iterator, Sequence
 
@@ -41,6 +41,32 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         positions: Iterator[int] = super().__iter__()  # type: ignore[assignment]
         self.epoch += 1
         return ((position, epoch) for position in positions)
+
+
+class ShareSampler(DistributedSampler[int]):
+    """Gives each of several ranks its share of the images, in their order and each image to one rank alone.
+
+    Torch's own sampler makes the shares equally large by giving some images to two ranks, and metrics would count them
+    twice. Here shares differ by one image at most.
+
+    Args:
+        dataset: The images; only their number is used.
+        world_size: Number of ranks.
+        rank: Number of this rank, from 0.
+
+    Example:
+        >>> [list(ShareSampler(range(5), world_size=2, rank=rank)) for rank in range(2)]
+        [[0, 2, 4], [1, 3]]
+    """
+
+    def __init__(self, dataset: "Dataset[PriorSample] | Sequence[object]", world_size: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        self.positions = range(rank, len(dataset), world_size)  # type: ignore[arg-type]  # a dataset has a length
+        self.num_samples = len(self.positions)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields the position of each image of this rank's share."""
+        return iter(self.positions)
 
 
 class NoSingletonBatchSampler(BatchSampler):

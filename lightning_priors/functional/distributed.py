@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def world_size() -> int:
@@ -102,6 +103,35 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
     start = sum(sizes[: dist.get_rank()])
     everything: Tensor = _GatherRows.apply(rows, sum(sizes), start)
     return everything, slice(start, start + len(rows))
+
+
+def hold_buffers(model: nn.Module | None) -> None:
+    """Shares the buffers of rank zero once, so that an evaluation may have another number of batches on each rank.
+
+    `DistributedDataParallel` shares them before each batch, and would wait for a rank that has no more batches.
+
+    Args:
+        model: As the strategy has wrapped it; one that is not wrapped is left alone.
+
+    >>> hold_buffers(nn.BatchNorm1d(2))
+    """
+    if isinstance(model, DistributedDataParallel) and model.require_forward_param_sync:
+        for name, buffer in model.module.named_buffers():
+            if name not in model.parameters_to_ignore:
+                dist.broadcast(buffer, src=0)
+        model.require_forward_param_sync = False
+
+
+def release_buffers(model: nn.Module | None) -> None:
+    """Has `DistributedDataParallel` share buffers before each batch again.
+
+    Args:
+        model: As for `hold_buffers`.
+
+    >>> release_buffers(nn.BatchNorm1d(2))
+    """
+    if isinstance(model, DistributedDataParallel):
+        model.require_forward_param_sync = True
 
 
 class _GatherRows(torch.autograd.Function):

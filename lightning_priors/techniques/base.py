@@ -16,12 +16,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.parsing import collect_init_args
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from lightning_priors.batch import PriorBatch, complete, require
 from lightning_priors.callbacks import RandomState
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
+from lightning_priors.functional.distributed import hold_buffers, release_buffers
 from lightning_priors.functional.prior_maps import prior_map
 from lightning_priors.nn import Backbone, StartsFromWeights
 from lightning_priors.priors import Prior, PriorStep, describe
@@ -90,6 +91,7 @@ class PriorModule(L.LightningModule, ABC):
         further = extra_metrics or {}
         self.metrics = nn.ModuleDict({stage: class_metrics(num_classes, stage, further) for stage in ("val", "test")})
         self.spatial_metrics = nn.ModuleDict({stage: spatial_metrics(stage) for stage in ("val", "test")})
+        self.means = nn.ModuleDict()
 
     # ---- what a technique writes
 
@@ -131,7 +133,7 @@ class PriorModule(L.LightningModule, ABC):
 
         A technique with more such parts adds them here. The module cannot be trained or evaluated any more.
         """
-        self.metrics, self.spatial_metrics = nn.ModuleDict(), nn.ModuleDict()
+        self.metrics, self.spatial_metrics, self.means = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
 
     # ---- what the base does
 
@@ -188,7 +190,16 @@ class PriorModule(L.LightningModule, ABC):
         check_weights(self)
 
     # evaluating a module that was never trained needs its initial weights too
-    on_validation_start = on_test_start = on_predict_start = on_fit_start
+    on_test_start = on_predict_start = on_fit_start
+
+    def on_validation_start(self) -> None:
+        """Does the same, and lets each rank validate as many batches as it has."""
+        self.on_fit_start()
+        hold_buffers(self.trainer.strategy.model)
+
+    def on_validation_end(self) -> None:
+        """Goes on as before."""
+        release_buffers(self.trainer.strategy.model)
 
     def on_train_start(self) -> None:
         """Freezes the statistics; before, Lightning would warn of layers in evaluation mode."""
@@ -273,7 +284,7 @@ class PriorModule(L.LightningModule, ABC):
         self._finite(batch, logits)
         classes = cast(MetricCollection, self.metrics[stage])
         classes.update(preds=logits, target=label, group=batch.get("group", label))
-        self.log(f"{stage}/loss", F.cross_entropy(logits.float(), label), batch_size=len(label), sync_dist=True)
+        self.log_mean(f"{stage}/loss", F.cross_entropy(logits.float(), label), len(label))
         for name, metric in classes.items():
             self.log(name, metric, batch_size=len(label), prog_bar=name == "val/acc")
         if "mask" in batch or "part_boxes" in batch:
@@ -282,6 +293,23 @@ class PriorModule(L.LightningModule, ABC):
             spatial.update(evidence=evidence_map(cam, label), mask=prior, valid=valid)
             self.log_dict(spatial, batch_size=len(label))
         return logits
+
+    def log_mean(self, name: str, value: Tensor, images: int) -> None:
+        """Logs a mean over the images of an evaluation.
+
+        Lightning's own means are wrong where ranks have different numbers of images: it halves an odd number.
+
+        Args:
+            name: Under which it is logged, such as ``val/loss``.
+            value: () the mean over some images.
+            images: Their number.
+        """
+        key = name.replace("/", "_")
+        if key not in self.means:
+            self.means[key] = MeanMetric(nan_strategy="error").to(value.device)  # "disable" ignores the weights
+        metric = cast(MeanMetric, self.means[key])
+        metric.update(value, weight=images)
+        self.log(name, metric, batch_size=images, metric_attribute=f"means.{key}")
 
     def on_train_epoch_end(self) -> None:
         """Checks the weights, and logs the metrics of the priors' own."""
@@ -344,7 +372,7 @@ class PriorModule(L.LightningModule, ABC):
         check_weights(self)  # a checkpoint that cannot be used is not written
         checkpoint["technique"] = type(self).__name__
         checkpoint["facts"] = self.facts
-        measured = self.trainer.callback_metrics if self._trainer is not None else {}
+        measured = self.trainer.callback_metrics
         checkpoint["metrics"] = {name: float(value) for name, value in measured.items() if name.startswith("val/")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

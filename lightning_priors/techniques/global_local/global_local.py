@@ -255,8 +255,8 @@ class GlobalLocal(PriorModule):
         if "part_boxes" in batch:
             annotated = self.annotated_crops(batch)
             answers["acc_oracle"], _ = self.fuse(whole, self.look_at_crops(image, annotated), annotated.owner)
-        right = {f"{stage}/{name}": (answer.argmax(1) == label).float().mean() for name, answer in answers.items()}
-        self.log_dict(right, batch_size=len(label), sync_dist=True)
+        for name, answer in answers.items():
+            self.log_mean(f"{stage}/{name}", (answer.argmax(1) == label).float().mean(), len(label))
         return logits
 
     def look_at_whole(self, image: Tensor) -> Branch:
