@@ -1,7 +1,9 @@
 """The sources of images: data sets, file formats, and wrappers that add auxiliary tasks to a source."""
 
+from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.base import RawSample, Source, Split, UnreadableImageError
 from lightning_priors.data.sources.cifar100 import CIFAR100
+from lightning_priors.data.sources.coco import Coco
 from lightning_priors.data.sources.cub200 import CUB200
 from lightning_priors.data.sources.fashion_mnist import FashionMNIST
 from lightning_priors.data.sources.folder import ImageFolderSource
@@ -15,7 +17,9 @@ from lightning_priors.data.sources.waterbirds import Waterbirds
 __all__ = [
     "CIFAR100",
     "CUB200",
+    "Annotated",
     "ClusteredLabels",
+    "Coco",
     "FashionMNIST",
     "ImageFolderSource",
     "Kakapo",
