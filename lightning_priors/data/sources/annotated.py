@@ -518,7 +518,8 @@ class Annotated(Source):
             for folder in places:
                 if (folder / candidate).is_file():
                     return relative(folder / candidate, self.root)
-        return relative(places[0] / (short if "://" in name else name), self.root)
+        place = next((folder for folder in places if folder.is_dir()), places[0])
+        return relative(place / (short if "://" in name else name), self.root)
 
 
 def split_in(path: Path) -> Split | None:

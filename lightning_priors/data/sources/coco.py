@@ -77,8 +77,8 @@ class Coco(Annotated):
         subset = path.stem.rpartition("_")[2]
         return [
             *(folder / subset for folder in (self.root / "images", self.root)),
-            *(path.parent, path.parent / "data", path.parent / "images"),
-            *(self.root / "images", self.root / "data", self.root),
+            *(path.parent / "data", path.parent / "images", self.root / "images", self.root / "data"),
+            *(path.parent, self.root),
         ]
 
 
