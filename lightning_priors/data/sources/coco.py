@@ -59,7 +59,7 @@ class Coco(Annotated):
         pictures: list[Picture] = []
         categories: dict[str, str] = {}
         keypoints: dict[str, None] = {}
-        for path, split in self.annotation_files(PATTERNS, lambda path: json_kind(path) in ("coco", "")):
+        for path, split in self.annotation_files(PATTERNS, lambda path: json_kind(path) == "coco"):
             content = _content(path)
             known = _by_id(content["categories"], "category", path)
             for entry in known.values():

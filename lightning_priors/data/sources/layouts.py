@@ -9,6 +9,7 @@ from lightning_priors.errors import PriorError
 
 BEGINNING = 20_000  # characters in which a file shows its kind
 LOOKED_AT = 20  # files of a pattern
+COCO_KEYS = ("images", "annotations", "categories", "licenses")
 
 
 class Layout(NamedTuple):
@@ -43,7 +44,7 @@ def json_kind(path: Path) -> str:
         return "labelme"
     if '"_via_' in text or ('"regions"' in text and '"filename"' in text):
         return "via"
-    if text.startswith("{") and any(key in text for key in ('"images"', '"annotations"', '"categories"')):
+    if text.startswith("{") and any(f'"{key}"' in text for key in COCO_KEYS):
         return "coco"
     return ""
 

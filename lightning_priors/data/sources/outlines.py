@@ -1,5 +1,6 @@
 """Outlines as annotation tools store them: polygons and COCO's run-length codes; pycocotools turns them into masks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ Polygons = Sequence[Sequence[float]]
 RunLengths = Mapping[str, Any]
 """``size`` (height, width) and ``counts``: a list of numbers, or their compressed form as text."""
 Outline = Polygons | RunLengths
+
+CORNERS = 36  # of the polygon for an ellipse
 
 
 def mask_of(outlines: Sequence[Outline], height: int, width: int, where: str) -> tv_tensors.Image:
@@ -94,6 +97,45 @@ def outline_times(outline: Outline, width: float, height: float) -> Outline:
     if isinstance(outline, Mapping):
         return outline
     return [[value * (height if place % 2 else width) for place, value in enumerate(corners)] for corners in outline]
+
+
+def turned(points: Sequence[float], centre: tuple[float, float], degrees: float) -> list[float]:
+    """Turns points clockwise, as annotation tools turn boxes; y points downwards.
+
+    Args:
+        points: x, y, x, y, ...
+        centre: The point that stays where it is.
+        degrees: The angle.
+
+    Returns:
+        The turned points in the same form.
+
+    >>> [round(value) for value in turned([0, 0, 4, 0, 4, 2], (0, 0), 90)]
+    [0, 0, 0, 4, -2, 4]
+    """
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    away = [(x - centre[0], y - centre[1]) for x, y in zip(points[::2], points[1::2], strict=True)]
+    return [v for x, y in away for v in (centre[0] + x * cosine - y * sine, centre[1] + x * sine + y * cosine)]
+
+
+def ellipse(centre: tuple[float, float], across: float, down: float, degrees: float = 0) -> list[float]:
+    """Draws an ellipse as a polygon.
+
+    Args:
+        centre: Its centre.
+        across: Its radius along x.
+        down: Its radius along y.
+        degrees: By how much it is turned, clockwise.
+
+    Returns:
+        Its corners as x, y, x, y, ...
+
+    >>> [round(value) for value in ellipse((5, 5), 4, 2)[:2]], len(ellipse((5, 5), 4, 2))
+    ([9, 5], 72)
+    """
+    angles = [2 * math.pi * corner / CORNERS for corner in range(CORNERS)]
+    flat = [v for a in angles for v in (centre[0] + across * math.cos(a), centre[1] + down * math.sin(a))]
+    return turned(flat, centre, degrees)
 
 
 def _code(outline: Outline, height: int, width: int, where: str) -> Mapping[str, Any]:

@@ -21,6 +21,8 @@ Known = TypeVar("Known")
 MaskKind = Literal["none", "soft", "hard"]
 """How a mask's grey levels become values in [0, 1]: no masks at all, level / 255, or 1 from the level 128 on."""
 
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
 HARD_LEVEL = 128  # in CUB-200-2011: at least half of the annotators marked the pixel as bird
 COMPARED_NAMES = 5000  # files that a missing name is compared with; more would take seconds
 OUTSIDE_PIXELS, OUTSIDE_SHARE = 1.0, 0.05  # how far rounding may put a box outside the picture

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lightning_priors.data.sources.base import RawSample, Source, Split
+from lightning_priors.data.sources.layouts import name_the_right_source
 from lightning_priors.data.sources.reading import (
     MaskKind,
     checked_boxes,
@@ -187,6 +188,8 @@ class Table(Source):
     def _records(self) -> list[tuple[str, Cells]]:
         """The name and the cells of each row."""
         existing_folder(self.root)
+        if not self.table.is_file():
+            name_the_right_source(self.root, "Table")
         read = read_json_lines if self.table.suffix == ".jsonl" else read_table
         records = list(read(existing_file(self.table)))
         if not records:
