@@ -134,3 +134,95 @@ def label_studio_coco(root: Path) -> Path:
         [{"id": i, "name": name} for i, name in enumerate(("kakapo", "kea"))],
     )
     return root
+
+
+def pair(root: Path, folder: str = "images") -> Path:
+    """Two pictures: a kakapo with an outline and its beak at (16, 7), and a kea with a box."""
+    for number, name in enumerate("ab"):
+        save_picture(root / folder / f"{name}.png", level=30 * number)
+    return root
+
+
+def pair_yolo(root: Path) -> Path:
+    write_yolo_labels(pair(root, "images/train") / "labels" / "train", SQUARE[0])
+    (root / "data.yaml").write_text("train: images/train\nnc: 2\nnames:\n  0: kakapo\n  1: kea\n")
+    return root
+
+
+def write_yolo_labels(folder: Path, corners: Sequence[float]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    shares = [value / (HEIGHT if place % 2 else WIDTH) for place, value in enumerate(corners)]
+    (folder / "a.txt").write_text("0 " + " ".join(map(str, shares)) + "\n")
+    (folder / "b.txt").write_text(f"1 {19 / WIDTH} {15 / HEIGHT} {22 / WIDTH} {22 / HEIGHT}\n")
+
+
+def pair_labelme(root: Path) -> Path:
+    corners = [[8.0, 4.0], [30.0, 4.0], [30.0, 26.0], [8.0, 26.0]]
+    shapes = {
+        "a": [
+            {"label": "kakapo", "points": corners, "group_id": None, "shape_type": "polygon", "flags": {"tame": True}},
+            {"label": "beak", "points": [[16.0, 7.0]], "group_id": None, "shape_type": "point", "flags": {}},
+            {"label": "branch", "points": [[0, 0], [9, 9]], "group_id": None, "shape_type": "line", "flags": {}},
+        ],
+        "b": [{"label": "kea", "points": [[30.0, 4.0], [8.0, 26.0]], "shape_type": "rectangle", "flags": {}}],
+    }
+    for name, drawn in shapes.items():
+        content = {"version": "5.4.1", "flags": {}, "shapes": drawn, "imagePath": f"{name}.png", "imageData": None}
+        pair(root, ".")
+        (root / f"{name}.json").write_text(json.dumps({**content, "imageHeight": HEIGHT, "imageWidth": WIDTH}))
+    return root
+
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version>
+  <meta><task><name>birds</name><labels>
+    <label><name>kakapo</name></label><label><name>kea</name></label><label><name>beak</name></label>
+  </labels></task></meta>
+  <image id="0" name="a.png" subset="default" task_id="1" width="40" height="30">
+    <polygon label="kakapo" source="manual" occluded="0" points="8.00,4.00;30.00,4.00;30.00,26.00;8.00,26.00"
+      z_order="0"><attribute name="tame">true</attribute></polygon>
+    <points label="beak" source="manual" occluded="0" points="16.00,7.00" z_order="0"></points>
+    <polyline label="branch" points="0,0;9,9"></polyline>
+  </image>
+  <image id="1" name="b.png" subset="default" task_id="1" width="40" height="30">
+    <box label="kea" source="manual" occluded="0" xtl="8.00" ytl="4.00" xbr="30.00" ybr="26.00" z_order="0"></box>
+  </image>
+</annotations>
+"""
+
+
+def pair_cvat(root: Path) -> Path:
+    (pair(root) / "annotations.xml").write_text(CVAT)
+    return root
+
+
+def studio_task(identity: int, name: str, *result: dict[str, Any], **further: Any) -> dict[str, Any]:
+    size = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0, "to_name": "image"}
+    entries = [{**size, **entry} if {"x", "points"} & set(entry["value"]) else entry for entry in result]
+    annotations = [{"id": identity, "was_cancelled": False, "ground_truth": False, "result": entries}]
+    data = {"image": f"/data/upload/1/3f2504e0-{name}", "place": "alps"}
+    return {"id": identity, "annotations": annotations, "predictions": [], "data": data, **further}
+
+
+def studio_entry(identity: str, kind: str, **value: Any) -> dict[str, Any]:
+    return {"id": identity, "type": kind, "from_name": "label", "value": value}
+
+
+STUDIO_BOX = {"x": 100 * 8 / WIDTH, "y": 100 * 4 / HEIGHT, "width": 100 * 22 / WIDTH, "height": 100 * 22 / HEIGHT}
+
+
+def pair_label_studio(root: Path) -> Path:
+    corners = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in ((8, 4), (30, 4), (30, 26), (8, 26))]
+    beak = {"x": 100 * 16 / WIDTH, "y": 100 * 7 / HEIGHT, "width": 0.5}
+    tasks = [
+        studio_task(
+            1,
+            "a.png",
+            studio_entry("k", "polygonlabels", points=corners, closed=True, polygonlabels=["kakapo"]),
+            {"id": "k", "type": "choices", "from_name": "tame", "value": {**beak, "choices": ["true"]}},
+            studio_entry("b", "keypointlabels", **beak, keypointlabels=["beak"]),
+        ),
+        studio_task(2, "b.png", studio_entry("r", "rectanglelabels", **STUDIO_BOX, rectanglelabels=["kea"])),
+    ]
+    (pair(root) / "project-1-at-2024.json").write_text(json.dumps(tasks))
+    return root

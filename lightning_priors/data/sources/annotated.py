@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from lightning_priors.data.sources.annotation_table import (
     SPLIT_NAMES,
     AnnotationTable,
+    Box,
     Picture,
     Region,
     hull,
@@ -199,10 +200,10 @@ class Annotated(Source):
             sample["mask"], sample["mask_valid"] = _mask(target, image, picture.where)
         if self.part_names:
             parts = [part and in_pixels(part, width, height) if picture.shares else part for part in known.parts]
-            boxes = [part.extent if part else None for part in parts]
+            boxes = [_box_inside(part, image) if part else None for part in parts]
             if TARGET in self.part_names:
-                own = hull(region.extent for region in target if region.extent and not region.crowd)
-                boxes[self.part_names.index(TARGET)] = own
+                around = (_box_inside(region, image) for region in target if not region.crowd)
+                boxes[self.part_names.index(TARGET)] = hull(box for box in around if box)
             sample["part_boxes"], sample["part_valid"] = checked_boxes(boxes, image, self.part_names, picture.where)
         if self.keypoint_names:
             points = {name: point for region in reversed(_by_size(target)) for name, point in region.points.items()}
@@ -558,6 +559,16 @@ def _by_size(regions: Iterable[Region]) -> list[Region]:
 def _largest(regions: Iterable[Region], category: str) -> Region | None:
     """The largest region of a category."""
     return next(iter(_by_size(region for region in regions if region.category == category and region.extent)), None)
+
+
+def _box_inside(region: Region, image: Tensor) -> Box | None:
+    """A region's box, or the box around that part of its outline that lies in the picture."""
+    if region.box or region.extent is None:
+        return region.box
+    height, width = image.shape[1:]
+    x0, y0, x1, y1 = region.extent
+    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def _mask(target: Sequence[Region], image: Tensor, where: str) -> tuple[tv_tensors.Image, bool]:
