@@ -1,6 +1,7 @@
 """The command ``lightning-priors inspect-data``: looks at the data before anything is trained on it."""
 
 import json
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def _parser() -> Parser:
     make_optional(parser, "data.source")
 
     for name in OTHER_SECTIONS:
-        parser.add_argument(f"--{name}", type=Any, help="Left alone.")
+        parser.add_argument(f"--{name}", type=Any, help=SUPPRESS)
     return parser
 
 

@@ -229,7 +229,7 @@ def test_label_studio_choices_are_classes_and_attributes(tmp_path: Path) -> None
         studio_task(1, "a.png", choice("species", "kea"), choice("sex", "f")),
         studio_task(2, "b.png", choice("species", "kakapo"), choice("sex", "m")),
     )
-    with pytest.raises(PriorError, match=r"has 2 classes: kea, f; .* or take as label one of place, species, sex"):
+    with pytest.raises(PriorError, match=r"has 2 classes: kea, f; .* or label \(place, species, sex\)"):
         ready(LabelStudio, root)
     source = ready(LabelStudio, root, label="species", aux=["sex"])
     assert source.classes == ["kakapo", "kea"]

@@ -198,7 +198,8 @@ def test_pictures_without_a_class_are_left_out_or_background(birds: Path, caplog
 
 def test_several_classes_in_one_picture_are_refused_or_decided(birds: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(
-        PriorError, match=r"images/a.jpg \(image 10 of birds.json\) has 2 classes: kakapo, head; .* or take .* sex$"
+        PriorError,
+        match=r"images/a.jpg \(image 10 of birds.json\) has 2 classes: kakapo, head; set classes, .* or label \(sex\)$",
     ):
         ready(birds)
     assert names(ready(birds, on_several_classes="largest"))[0] == "kakapo"
@@ -214,7 +215,9 @@ def test_other_categories_may_be_the_target(birds: Path) -> None:
 
 
 def test_one_class_alone_is_no_task(birds: Path) -> None:
-    with pytest.raises(PriorError, match=r"have the class kakapo, and two are needed; .* background, or .* one of sex"):
+    with pytest.raises(
+        PriorError, match=r"have the class kakapo, and two are needed; set background, .* or label \(sex\)"
+    ):
         ready(birds, classes=["kakapo"])
 
 

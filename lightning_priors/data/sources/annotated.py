@@ -1,11 +1,9 @@
 """Pictures with annotations of any format: what the classes, the target and the auxiliary tasks are."""
 
-import os
-import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -25,13 +23,11 @@ from lightning_priors.data.sources.annotation_table import (
     with_area,
 )
 from lightning_priors.data.sources.base import RawSample, Source, Split
-from lightning_priors.data.sources.layouts import name_the_right_source
 from lightning_priors.data.sources.outlines import mask_of
 from lightning_priors.data.sources.reading import (
     checked_boxes,
     checked_points,
     empty_mask,
-    existing_file,
     existing_folder,
     look_up,
     named_once,
@@ -42,9 +38,6 @@ from lightning_priors.data.sources.reading import (
 from lightning_priors.errors import PriorError, nearest
 
 CATEGORY, SUPERCATEGORY, TARGET = "category", "supercategory", "target"
-UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of an uploaded file."""
-
 OnSeveral = Literal["error", "skip", "largest"]
 
 
@@ -232,7 +225,7 @@ class Annotated(Source):
         pictures, lost = [], []
         for picture in table.pictures:
             kept, without = with_area(picture.regions)
-            pictures.append(Picture(**{**vars(picture), "regions": kept}))
+            pictures.append(replace(picture, regions=kept))
             lost += without
         if lost:
             rank_zero_info(f"left out {len(lost)} annotations whose place has no area, such as {lost[0].where}")
@@ -276,8 +269,8 @@ class Annotated(Source):
         """The class of a picture among those that its annotations say."""
         if len(names) > 1 and self.on_several_classes == "error":
             raise PriorError(
-                f"{picture.file} ({picture.where}) has {len(names)} classes: {', '.join(names)}; list the classes or "
-                f"the parts, set on_several_classes to largest or skip{self._other_labels()}"
+                f"{picture.file} ({picture.where}) has {len(names)} classes: {', '.join(names)}; set classes, parts, "
+                f"on_several_classes (largest, skip) or label{self._other_labels()}"
             )
         return names[0] if names else str(self.background)
 
@@ -305,7 +298,7 @@ class Annotated(Source):
         if len(names) < 2:
             raise PriorError(
                 f"all pictures in {self.root} have the class {', '.join(names) or '(none)'}, and two are needed; "
-                f"give those without annotation a class by background{self._other_labels()}"
+                f"set background, the class of those without annotation, or label{self._other_labels()}"
             )
         return {name: number for number, name in enumerate(names)}
 
@@ -318,7 +311,7 @@ class Annotated(Source):
     def _other_labels(self) -> str:
         """The end of an error line: which attributes could be the label."""
         others = [name for name in self._attributes if name not in (self.label_name, self.split)]
-        return f", or take as label one of {', '.join(others)}" if others else ""
+        return f" ({', '.join(others)})" if others else ""
 
     @cached_property
     def _attributes(self) -> list[str]:
@@ -466,89 +459,6 @@ class Annotated(Source):
                 raise PriorError(f"no annotated picture {path!r} ({row}), {nearest(path, known)}")
             listed[file] = look_up(SPLIT_NAMES, cells["split"].lower(), "split", row)
         return listed
-
-    # ---- what the readers of the formats share
-
-    def annotation_files(
-        self, patterns: Iterable[Sequence[str]], is_one: Callable[[Path], bool]
-    ) -> list[tuple[Path, Split | None]]:
-        """Finds the files with the annotations, and the split of each.
-
-        Args:
-            patterns: Groups of patterns below the root; the first group that finds files counts.
-            is_one: Whether a found file is of the format.
-
-        Returns:
-            The files that the option names, or those that are found. A file's split is told by the option, or by a
-            word such as "train" in its name or its folder.
-
-        Raises:
-            PriorError: If there are none.
-        """
-        if isinstance(self.annotations, Mapping):
-            named = self.annotations.items()
-            return [(self._existing(file), look_up(SPLIT_NAMES, name, "split", "annotations")) for name, file in named]
-        if self.annotations is not None:
-            return [(self._existing(self.annotations), None)]
-        for group in patterns:
-            paths = [path for pattern in group for path in sorted(self.root.glob(pattern)) if path.is_file()]
-            if found := [path for path in paths if is_one(path)]:
-                shown = ", ".join(str(path.relative_to(self.root)) for path in found[:3])
-                rank_zero_info(f"annotations of {self.root}: {shown}{' ...' if len(found) > 3 else ''}")
-                return [(path, split_in(path.relative_to(self.root))) for path in found]
-        name_the_right_source(self.root, type(self).__name__)
-        raise PriorError(f"{self.root} has no annotations that {type(self).__name__} reads; name the file: annotations")
-
-    def _existing(self, file: str) -> Path:
-        return existing_file(self.root / file)
-
-    def picture_file(self, name: str, folders: Iterable[Path]) -> str:
-        """Finds the file of a picture.
-
-        Args:
-            name: What the annotations call it: a file, perhaps in folders, or an address.
-            folders: Where it may be; the option `images` goes before them.
-
-        Returns:
-            The file, relative to the root. If there is none, the place where it is looked for first.
-        """
-        name = name.replace("\\", "/")
-        short = name.rpartition("/")[2]
-        places = list(folders) if self.images is None else [self.root / self.images]
-        for candidate in dict.fromkeys((name, short, UPLOAD_PREFIX.sub("", short))):
-            for folder in places:
-                if (folder / candidate).is_file():
-                    return relative(folder / candidate, self.root)
-        place = next((folder for folder in places if folder.is_dir()), places[0])
-        return relative(place / (short if "://" in name else name), self.root)
-
-
-def split_in(path: Path) -> Split | None:
-    """Finds the split that a path names.
-
-    Args:
-        path: A file, relative to the root.
-
-    Returns:
-        The split, or None.
-
-    >>> split_in(Path("annotations/instances_val2017.json")), split_in(Path("result.json"))
-    ('val', None)
-    """
-    for part in (path.stem, *reversed(path.parts[:-1])):
-        for word in re.split("[^a-z]+", part.lower()):
-            if word in SPLIT_NAMES:
-                return SPLIT_NAMES[word]
-    return None
-
-
-def relative(path: Path, root: Path) -> str:
-    """Writes a path relative to a folder.
-
-    >>> relative(Path("a/../b/c.png"), Path("b"))
-    'c.png'
-    """
-    return os.path.relpath(path, root)
 
 
 def _by_size(regions: Iterable[Region]) -> list[Region]:

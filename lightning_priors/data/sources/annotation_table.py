@@ -129,7 +129,9 @@ def with_area(regions: Iterable[Region]) -> tuple[list[Region], list[Region]]:
             box = None
         if outline and not isinstance(outline, Mapping):
             outline = [corners for corners in outline if len(corners) >= 6] or None
-        cleaned = replace(region, box=box, outline=outline)
+        cleaned = (
+            region if (box, outline) == (region.box, region.outline) else replace(region, box=box, outline=outline)
+        )
         (kept if cleaned.placed or not region.placed else lost).append(cleaned)
     return kept, lost
 

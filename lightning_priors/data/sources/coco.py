@@ -8,6 +8,7 @@ from typing import Any
 from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.annotation_table import AnnotationTable, Box, Picture, Point, Region, as_text
 from lightning_priors.data.sources.base import Split
+from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import json_kind, name_the_right_source
 from lightning_priors.data.sources.outlines import Outline
 from lightning_priors.errors import PriorError
@@ -59,7 +60,9 @@ class Coco(Annotated):
         pictures: list[Picture] = []
         categories: dict[str, str] = {}
         keypoints: dict[str, None] = {}
-        for path, split in self.annotation_files(PATTERNS, lambda path: json_kind(path) == "coco"):
+        for path, split in annotation_files(
+            self.root, self.annotations, PATTERNS, lambda path: json_kind(path) == "coco", "Coco"
+        ):
             content = _content(path)
             known = _by_id(content["categories"], "category", path)
             for entry in known.values():
@@ -68,7 +71,7 @@ class Coco(Annotated):
                 keypoints |= dict.fromkeys(entry.get("keypoints") or ())
             folders = self._folders(path)
             for entry, regions in _joined(content, known, path):
-                file = self.picture_file(entry["file_name"], folders)
+                file = picture_file(entry["file_name"], self.root, self.images, folders)
                 pictures.append(_picture(entry, file, regions, split, path))
         return AnnotationTable(pictures, categories, list(keypoints))
 

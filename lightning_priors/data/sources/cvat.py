@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.annotation_table import SPLIT_NAMES, AnnotationTable, Picture, Point, Region
+from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import xml_kind
 from lightning_priors.data.sources.outlines import RunLengths, ellipse, run_lengths, turned
 from lightning_priors.data.sources.reading import number_in
@@ -45,7 +46,9 @@ class Cvat(Annotated):
         """
         pictures: list[Picture] = []
         categories: dict[str, str] = {}
-        for path, split in self.annotation_files((("annotations.xml",), ("*.xml",)), lambda p: xml_kind(p) == "cvat"):
+        for path, split in annotation_files(
+            self.root, self.annotations, (("annotations.xml",), ("*.xml",)), lambda p: xml_kind(p) == "cvat", "Cvat"
+        ):
             tree = _tree(path)
             categories |= {name.text or "": "" for name in tree.findall(".//labels/label/name")}
             for image in tree.iter("image"):
@@ -55,7 +58,7 @@ class Cvat(Annotated):
                 folders = [path.parent / "images" / subset, path.parent / "images", path.parent]
                 pictures.append(
                     Picture(
-                        file=self.picture_file(name, folders),
+                        file=picture_file(name, self.root, self.images, folders),
                         where=where,
                         regions=[region for each in image for region in _regions(each, size, where)],
                         split=split or SPLIT_NAMES.get(subset.lower()),

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_priors.data.sources.annotated import Annotated, split_in
+from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.annotation_table import AnnotationTable, Picture, Region, as_text
+from lightning_priors.data.sources.finding import annotation_files, picture_file, split_in
 from lightning_priors.data.sources.layouts import name_the_right_source
 from lightning_priors.data.sources.reading import read_table, sorted_names
 from lightning_priors.errors import PriorError
@@ -40,12 +41,14 @@ class HuggingFaceFolder(Annotated):
             PriorError: If there are none, or a row is wrong.
         """
         pictures = []
-        for path, split in self.annotation_files((FILES,), lambda path: True):
+        for path, split in annotation_files(
+            self.root, self.annotations, (FILES,), lambda path: True, "HuggingFaceFolder"
+        ):
             for where, row in _rows(path):
                 if "file_name" not in row:
                     name_the_right_source(self.root, "HuggingFaceFolder")
                     raise PriorError(f"{where} has no file_name, but {', '.join(row)}")
-                file = self.picture_file(str(row["file_name"]), [path.parent])
+                file = picture_file(str(row["file_name"]), self.root, self.images, [path.parent])
                 columns = as_text({name: value for name, value in row.items() if name != "file_name"})
                 tags = [Region(f"label of {where}", columns["label"])] if "label" in columns else []
                 regions = [*tags, *_boxes(row.get("objects") or {}, where)]

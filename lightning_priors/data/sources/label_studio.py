@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.annotation_table import AnnotationTable, Picture, Region, as_text
 from lightning_priors.data.sources.base import Split
+from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import json_kind
 from lightning_priors.data.sources.outlines import ellipse, turned
 from lightning_priors.data.sources.reading import SUFFIXES, sorted_names
@@ -55,7 +56,9 @@ class LabelStudio(Annotated):
             PriorError: If the file is missing, is another export, or has masks of the brush.
         """
         pictures, several = [], 0
-        for path, split in self.annotation_files((("*.json",),), lambda path: json_kind(path) == "label_studio"):
+        for path, split in annotation_files(
+            self.root, self.annotations, (("*.json",),), lambda path: json_kind(path) == "label_studio", "LabelStudio"
+        ):
             for task in _tasks(path):
                 known = [each for each in task["annotations"] if not each.get("was_cancelled")]
                 several += len(known) > 1
@@ -80,7 +83,7 @@ class LabelStudio(Annotated):
             attributes |= _said_of_all(entries)
             regions += _regions(entries, where)
         return Picture(
-            file=self.picture_file(file_in(task["data"][key]), [self.root / "images", self.root]),
+            file=picture_file(file_in(task["data"][key]), self.root, self.images, [self.root / "images", self.root]),
             where=where,
             regions=regions,
             split=split,

@@ -14,6 +14,7 @@ from PIL import Image
 
 from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.annotation_table import AnnotationTable, Picture, Region, as_text
+from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import json_kind
 from lightning_priors.data.sources.outlines import RunLengths, ellipse, run_lengths
 from lightning_priors.data.sources.reading import sorted_names
@@ -49,12 +50,14 @@ class LabelMe(Annotated):
         """
         if self.annotations is not None:
             raise PriorError("LabelMe has a file for each picture and finds them: leave annotations out")
-        files = self.annotation_files((("**/*.json",),), lambda path: json_kind(path) == "labelme")
+        files = annotation_files(
+            self.root, self.annotations, (("**/*.json",),), lambda path: json_kind(path) == "labelme", "LabelMe"
+        )
         pictures = []
         for path, split in files:
             content = _content(path)
             name = str(content.get("imagePath") or path.with_suffix(".jpg").name)
-            file = self.picture_file(name, [path.parent, self.root / "images", self.root])
+            file = picture_file(name, self.root, self.images, [path.parent, self.root / "images", self.root])
             size = (content.get("imageWidth"), content.get("imageHeight"))
             pictures.append(
                 Picture(

@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from lightning_priors.data.sources.annotated import Annotated, relative
+from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.annotation_table import SPLIT_NAMES, AnnotationTable, Picture, Region
+from lightning_priors.data.sources.finding import relative
 from lightning_priors.data.sources.layouts import name_the_right_source
 from lightning_priors.data.sources.reading import SUFFIXES, existing_file, hint_beside, look_up, number_in
 from lightning_priors.errors import PriorError
