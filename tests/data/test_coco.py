@@ -14,6 +14,7 @@ from annotation_files import (
     KAKAPO,
     KEA,
     SQUARE,
+    TAKAHE,
     WIDTH,
     annotation,
     coco_files,
@@ -154,10 +155,19 @@ def test_keypoints_are_those_that_are_labelled(tmp_path: Path) -> None:
 
 
 def test_a_tag_goes_before_what_lies_in_the_picture(birds: Path) -> None:
-    edited(birds, lambda c: c["annotations"].append(annotation(9, 10, KEA)))
+    edited(birds, lambda c: c["annotations"].append(annotation(9, 10, TAKAHE)))
     source = ready(birds, parts=["head"])
-    assert names(source)[0] == "kea"
-    assert source.load(0)["mask"][0, 4:26, 8:30].all(), "nothing in it is a kea, so that all of it is the target"
+    assert names(source)[0] == "takahe"
+    assert source.load(0)["mask_valid"], "nothing else is a kakapo, so that it is no class, and marks the target"
+    edited(birds, lambda c: c["annotations"].append(annotation(10, 14, KAKAPO)))
+    assert not ready(birds, parts=["head"]).load(0)["mask_valid"], "the mask is of another class"
+
+
+def test_one_class_against_all_others_has_targets_and_finer_labels_for_all(birds: Path) -> None:
+    source = ready(birds, classes=["kakapo"], background="other", parts=["head", "target"], aux=["category"])
+    assert source.classes == ["kakapo", "other"]
+    assert [source.load(index)["aux_labels"] for index in range(5)] == [[0], [1], [1], [2], [-1]]
+    assert [source.load(index)["part_valid"][1].item() for index in range(5)] == [True, True, True, False, False]
 
 
 def test_the_supercategory_is_the_class_and_the_category_the_finer_label(birds: Path) -> None:
@@ -181,6 +191,13 @@ def test_attributes_are_labels_of_any_kind(birds: Path) -> None:
     assert (by_sex.classes, names(by_sex)) == (["f", "m"], ["f", "m"])
 
 
+def test_classes_by_an_attribute_may_be_listed_too(birds: Path) -> None:
+    edited(birds, lambda c: [entry.update(place="forest" if entry["id"] > 12 else "alps") for entry in c["images"]])
+    source = ready(birds, label="place", classes=["forest"], background="elsewhere", parts=["head"])
+    assert names(source) == ["elsewhere"] * 3 + ["forest"] * 2
+    assert source.load(0)["mask_valid"]
+
+
 def test_an_unclear_group_is_named(birds: Path) -> None:
     with pytest.raises(PriorError, match=r"the group of images/c.jpg \(image 12 of birds.json\) is unclear"):
         ready(birds, parts=["head"], group="sex")
@@ -193,7 +210,6 @@ def test_pictures_without_a_class_are_left_out_or_background(birds: Path, caplog
     source = ready(birds, classes=["kakapo"], background="other")
     assert source.classes == ["kakapo", "other"]
     assert names(source) == ["kakapo", "other", "other", "other", "other"]
-    assert not source.load(1)["part_valid"].any(), "a kea is no target where other birds are the background"
 
 
 def test_several_classes_in_one_picture_are_refused_or_decided(birds: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -58,10 +58,10 @@ class Annotated(Source):
     """Reads pictures whose annotations another tool has made; a subclass reads one format.
 
     **The class** is the category of the picture's annotations. An annotation without a place (a tag, a choice) speaks
-    for the whole picture and goes before those with a place. **The target**, around which mask, box and keypoints
-    lie, are the annotations of that category; where the class comes from a tag or an attribute that no placed
-    annotation has, all placed annotations. The mask is the union of their outlines; a picture in which one of them
-    has only a box has no mask. The box "target" is the smallest one around them, without those that cover a crowd.
+    for the whole picture and goes before those with a place. **The target**, to which mask, box and keypoints belong,
+    are the annotations of that category; where none is placed, all placed annotations that speak for no other class.
+    The mask is the union of their outlines; a picture in which one of them has only a box has no mask. The box
+    "target" is the smallest one around them, without those that cover a crowd.
 
     Places without area are left out, and so are pictures without a class; both are said. Coordinates refer to the
     picture in the size that the file tells: turned by its EXIF orientation or as it is stored. Where the size does not
@@ -78,7 +78,7 @@ class Annotated(Source):
         on_several_classes: What happens with a picture whose annotations have several classes: "error", "skip" leaves
             it out, "largest" takes the annotation with the largest box.
         background: The class of pictures without an annotation of a class. By default they are left out.
-        target: The categories that are the target. By default those that give the class, see above.
+        target: The categories that are the target. By default see above.
         parts: The part boxes: categories that are parts (and say nothing about the class), and "target" for the
             target's own box. By default "target" alone, if there are any places.
         aux: The auxiliary tasks: "category", "supercategory", or names of attributes. A picture of which the
@@ -256,7 +256,7 @@ class Annotated(Source):
     def _names(self, picture: Picture) -> list[str]:
         """The different classes that a picture's annotations say, that of the largest one first."""
         if self.label_name in picture.attributes:
-            return [picture.attributes[self.label_name]]
+            return [name for name in [picture.attributes[self.label_name]] if self._is_class(name)]
         voting = [region for region in picture.regions if region.category not in self._part_categories]
         tags = [region for region in voting if not region.placed]
         for regions in (tags, _by_size(voting)):
@@ -286,15 +286,18 @@ class Annotated(Source):
         return region.attributes.get(name, "")
 
     @cached_property
+    def _occurring(self) -> set[str]:
+        return {name for _, name in self._named}
+
+    @cached_property
     def _class_numbers(self) -> dict[str, int]:
-        occurring = {name for _, name in self._named}
         if self.class_names is not None:
             named_once(self.class_names, "class")
             background = {self.background} - {None} - set(self.class_names)
             names = [*self.class_names, *map(str, background)]
         else:
-            names = [name for name in self._in_order(self.label_name, occurring) if name != self.background]
-            names += [self.background] if self.background is not None and self.background in occurring else []
+            names = [name for name in self._in_order(self.label_name, self._occurring) if name != self.background]
+            names += [self.background] if self.background is not None and self.background in self._occurring else []
         if len(names) < 2:
             raise PriorError(
                 f"all pictures in {self.root} have the class {', '.join(names) or '(none)'}, and two are needed; "
@@ -383,12 +386,10 @@ class Annotated(Source):
         ]
         if self.target is not None:
             return [region for region in placed if region.category is None or region.category in self.target]
-        if not self._names(picture):  # background
-            return []
-        own = [region for region in placed if self._value(region, self.label_name) == name]
-        speaking = [region for region in placed if self._is_class(self._value(region, self.label_name))]
-        others = [region for region in placed if region.category is None]
-        return [*own, *others] if own and speaking else placed
+        own = [region for region in placed if region.category is None or self._value(region, self.label_name) == name]
+        if any(region.category is not None for region in own):
+            return own
+        return [region for region in placed if self._value(region, self.label_name) not in self._occurring]
 
     def _values(self, name: str, picture: Picture, target: Sequence[Region]) -> list[str]:
         """The different things that a picture, its tags and its target say of an attribute."""
