@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -379,20 +381,51 @@ def test_a_format_that_is_not_read_names_a_way(
         kind(str(write(tmp_path / "data"))).setup()
 
 
-def test_globox_makes_coco_of_pascal_voc_as_the_message_says(tmp_path: Path) -> None:
-    annotationset = pytest.importorskip("globox").AnnotationSet
+def test_the_command_in_the_message_converts_pascal_voc(tmp_path: Path) -> None:
+    pytest.importorskip("globox")
     for number, name in enumerate(("kakapo", "kea")):
         save_picture(tmp_path / f"{name}.jpg")
         box = "<bndbox><xmin>8</xmin><ymin>4</ymin><xmax>30</xmax><ymax>26</ymax></bndbox>"
         size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
-        object_ = f"<object><name>{name}</name>{box}</object>"
-        text = f"<annotation><filename>{name}.jpg</filename>{size}{object_}</annotation>"
+        text = (
+            f"<annotation><filename>{name}.jpg</filename>{size}<object><name>{name}</name>{box}</object></annotation>"
+        )
         write_text(f"Annotations/{number}.xml", text=text)(tmp_path)
-    found = annotationset.from_pascal_voc(tmp_path / "Annotations")
-    found.save_coco(tmp_path / "coco.json", auto_ids=True)
-    source = ready(Coco, tmp_path, annotations="coco.json")
+    with pytest.raises(PriorError) as caught:
+        ready(Coco, tmp_path)
+    command = str(caught.value).partition("globox; ")[2].partition(";")[0].split()
+    subprocess.run([str(Path(sys.executable).with_name(command[0])), *command[1:]], cwd=tmp_path, check=True)
+    source = ready(Coco, tmp_path)
     assert source.classes == ["kakapo", "kea"]
     assert source.load(0)["part_boxes"].tolist() == [[8, 4, 30, 26]]
+
+
+@pytest.mark.parametrize("kind", [Coco, LabelMe, Cvat, Yolo])
+def test_boxes_are_those_that_another_library_writes(kind: type[Annotated], tmp_path: Path) -> None:
+    globox = pytest.importorskip("globox")
+    corners = np.random.default_rng(0).integers(0, (20, 15), size=(6, 2)).astype(float)
+    wanted = np.concatenate([corners, corners + np.array([15, 10])], 1).tolist()
+    known = globox.AnnotationSet()
+    for number, box in enumerate(wanted):
+        name = f"{number}.png"
+        save_picture(tmp_path / "images" / name)
+        boxes = [globox.BoundingBox.create(label=("kakapo", "kea")[number % 2], coords=tuple(box))]
+        known.add(globox.Annotation(name, (WIDTH, HEIGHT), boxes))
+    if kind is Coco:
+        known.save_coco(tmp_path / "coco.json", auto_ids=True)
+    elif kind is LabelMe:
+        known.save_labelme(tmp_path)
+    elif kind is Cvat:
+        known.save_cvat(tmp_path / "annotations.xml")
+    else:
+        known.save_yolo_v5(tmp_path / "labels", label_to_id={"kakapo": 0, "kea": 1})
+        (tmp_path / "data.yaml").write_text("train: images\nnames: [kakapo, kea]\n")
+    source = ready(kind, tmp_path)
+    files = {Path(source.file(index)).name: index for index in source.indices("train")}
+    for number, box in enumerate(wanted):
+        sample = source.load(files[f"{number}.png"])
+        assert sample["label"] == number % 2
+        assert sample["part_boxes"][0].tolist() == pytest.approx(box, abs=1e-3)
 
 
 def test_their_batches_are_complete(tmp_path: Path) -> None:

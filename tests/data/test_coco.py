@@ -178,6 +178,12 @@ def test_the_supercategory_is_the_class_and_the_category_the_finer_label(birds: 
     assert source.load(0)["mask_valid"]
 
 
+def test_a_picture_that_says_several_things_has_no_auxiliary_label(birds: Path) -> None:
+    edited(birds, lambda c: c["annotations"].append(annotation(9, 10, KEA, bbox=[1, 1, 3, 3])))
+    source = ready(birds, label="supercategory", aux=["category"], parts=["head"])
+    assert [source.load(index)["aux_labels"] for index in (0, 1)] == [[-1], [1]]
+
+
 def test_attributes_are_labels_of_any_kind(birds: Path) -> None:
     def add_place(content: dict[str, Any]) -> None:
         for entry, place in zip(content["images"], ("forest", "alps", "alps", "forest", "alps"), strict=True):

@@ -131,7 +131,7 @@ def _is_json(kind: str) -> Callable[[Path], bool]:
     return lambda path: json_kind(path) == kind
 
 
-GLOBOX = "pip install globox; globox convert {} coco.json --format {} --save_fmt coco, then the source Coco"
+GLOBOX = "pip install globox; globox convert {} coco.json -f {} -F coco -A; then the source Coco"
 VERSION = "export the same annotations as COCO"
 
 LAYOUTS = (
