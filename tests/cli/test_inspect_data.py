@@ -30,7 +30,7 @@ def test_the_console_script_prints_a_table_and_writes_a_sheet(tmp_path: Path) ->
     assert "class kakapo" in done.stdout
     assert "unreadable, or with an annotation that does not fit: 1" in done.stdout
     assert "Traceback" not in done.stderr
-    assert json.loads((tmp_path / "inspection.json").read_text())["counts"]["with mask"]["train"] == 1
+    assert json.loads((tmp_path / "inspection.json").read_text())["counts"]["with mask"]["train"] == 2
     with Image.open(tmp_path / "inspection.png") as sheet:
         assert sheet.width > 500
 
