@@ -23,7 +23,17 @@ Reads every picture once and prints how many there are by split, class, group an
 share, and which cannot be read. Writes inspection.json, and inspection.png with pictures and their priors as training
 sees them. No model is built."""
 
-OTHER_SECTIONS = ("model", "trainer", "checkpoint", "optimizer", "lr_scheduler", "seed_everything", "ckpt_path")
+OTHER_SECTIONS = (
+    "model",
+    "trainer",
+    "checkpoint",
+    "optimizer",
+    "lr_scheduler",
+    "seed_everything",
+    "ckpt_path",
+    "weights_only",
+    "verbose",
+)
 """What configurations and command lines of ``fit`` may have besides the data; it is left alone."""
 
 

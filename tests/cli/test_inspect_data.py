@@ -39,7 +39,9 @@ def test_configurations_of_fit_are_taken_and_only_their_data_counts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     technique = REPOSITORY / "configs" / "techniques" / "cam_restriction.yaml"
-    (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3}\nseed_everything: 1\ndata: {images_per_class: 2}\n")
+    (tmp_path / "mine.yaml").write_text(
+        "trainer: {max_epochs: 3}\nseed_everything: 1\nweights_only: null\ndata: {images_per_class: 2}\n"
+    )
     assert run_cli("inspect-data", "-c", str(technique), "-c", "mine.yaml", "--data.source=Kakapo", *SMALL) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["images", "4", "4", "4"]
     assert (tmp_path / "inspection" / "inspection.png").is_file()
@@ -57,11 +59,13 @@ def test_the_default_data_are_those_of_fit(capsys: pytest.CaptureFixture[str]) -
         (["--data.source", "Coco", "--data.source.rot", "x"], "did you mean"),
         (["--data.source", "Coco", "--data.source.root", "nowhere"], "no folder nowhere"),
         (["-c", "no.yaml"], "there is no file no.yaml"),
+        (["-c", "wrong.yaml"], "the configuration has no entry 'dat'; did you mean 'data'?"),
         (["--data.val_fraction", "2"], "val_fraction is a share between 0 and 1, not 2"),
         (["--pictures", "x"], "pictures"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("wrong.yaml").write_text("dat: {image_size: 32}")
     assert run_cli("inspect-data", *arguments) == 2
     shown = capsys.readouterr().err
     assert line in shown
