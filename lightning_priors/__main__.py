@@ -17,6 +17,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "test": ("evaluate a checkpoint on the test images", LIGHTNING),
     "predict": ("write the class probabilities of the test images to predictions.csv", LIGHTNING),
     "compare": ("run several techniques and seeds under one protocol and summarise them", "lightning_priors.compare"),
+    "inspect-data": (
+        "count, check and draw the pictures and their priors, before training",
+        "lightning_priors.cli.inspect_data",
+    ),
 }
 """For each command one line of help, and the module whose ``main(arguments) -> int`` runs it.
 

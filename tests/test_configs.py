@@ -27,7 +27,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_priors import priors, techniques
-from lightning_priors.cli import PriorCLI
+from lightning_priors.cli import PriorCLI, inspect_data
 from lightning_priors.compare.plan import read_plan
 from lightning_priors.compare.resolve import resolve
 from lightning_priors.nn import Backbone, Classifier
@@ -276,7 +276,10 @@ def test_the_commands_in_its_head_parse(path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(REPOSITORY)
     assert set(yaml.safe_load(path.read_text())) <= {"trainer", "data", "model", "checkpoint"}
     for _, *words in commands(path):
-        assert parsed(*words, monkeypatch=monkeypatch).config.fit.model.class_path
+        if words[0] == "inspect-data":
+            assert inspect_data.parsed(words[1:])[1].data.source
+        else:
+            assert parsed(*words, monkeypatch=monkeypatch).config.fit.model.class_path
 
 
 @pytest.mark.parametrize("path", [path for path in PLANS if path in SHIPPED], ids=label)

@@ -223,6 +223,32 @@ def draw_comparison(batch: PriorBatch, evidence: Mapping[str, Evidence], class_n
     return figure
 
 
+def draw_priors(rows: Mapping[str, PriorBatch], class_names: Sequence[str]) -> "Figure":
+    """Draws pictures with all their annotations, as the training sees them; one row for each way to transform them.
+
+    Args:
+        rows: Batches of the same pictures, by what was done with them.
+        class_names: One name per class.
+
+    Returns:
+        A figure.
+
+    >>> batch = {"image": torch.zeros(2, 3, 8, 8), "label": torch.tensor([0, 1])}
+    >>> figure = draw_priors({"as they are": batch, "augmented": batch}, ["kakapo", "other"])
+    >>> [axes.get_label() for axes in figure.axes]
+    ['0 0', '1 0', '0 1', '1 1']
+    """
+    first = next(iter(rows.values()))
+    names = [_short(class_names[int(label)]) for label in first["label"]]
+    columns = [str(number) for number in range(len(names))]
+    figure, axes = _grid(len(rows), columns, names, first["image"].shape[2:])
+    for row, (name, batch) in enumerate(rows.items()):
+        for column, image in enumerate(pictures(batch["image"])):
+            _show(axes[row][column], image, batch, column, everything=True)
+        _title(axes[row][0], f"\n{name}", QUIET)
+    return figure
+
+
 def _grid(
     rows: int, labels: Sequence[str], headings: Sequence[str], image_size: Sequence[int]
 ) -> tuple["Figure", list[list["Axes"]]]:

@@ -84,6 +84,8 @@ def _unknown_argument(complaint: Complaint, match: re.Match[str]) -> str:
     name, before, after = match[1], complaint.message[: match.start()], complaint.message[match.end() :]
     paths = re.findall(r"given class_path '([^']+)'", before)
     partial = re.match(r"[^\n]*class_path='([^']+)'", after)
+    if not paths and partial is None:  # the top level of a command that has no subcommands
+        return _no_entry(complaint, name)
     path = partial[1] if partial else paths[-1]
     base = complaint.base
     if base is not None and path.rsplit(".", 1)[-1] == base.__name__:
@@ -172,9 +174,13 @@ def _unknown_option(complaint: Complaint, match: re.Match[str]) -> str:
 
 
 def _unknown_key(complaint: Complaint, match: re.Match[str]) -> str:
-    """Names a wrong key of a configuration file: the top level is compared first, then the whole path."""
+    """Names a wrong key of a configuration file."""
     group, name = match.groups()
-    key = f"{group}.{name}" if group else name
+    return _no_entry(complaint, f"{group}.{name}" if group else name)
+
+
+def _no_entry(complaint: Complaint, key: str) -> str:
+    """Says that there is no such entry: the top level is compared first, then the whole path."""
     root = key.partition(".")[0]
     roots = list(dict.fromkeys(option.partition(".")[0] for option in complaint.options))
     wrong, choices = (key, complaint.options) if root in roots else (root, roots)

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
         except MisconfigurationException as error:
             raise PriorError(" ".join(str(error).split())) from error
         except Exception as error:
-            if mistake := _mistake_behind(error):
+            if mistake := mistake_behind(error):
                 raise mistake from error
             raise
     return 0
@@ -341,7 +341,7 @@ def _chosen(config: Namespace) -> dict[str, Any]:
     return {name: value.as_dict() if isinstance(value, Namespace) else value for name, value in given.items()}
 
 
-def _mistake_behind(error: BaseException | None) -> PriorError | None:
+def mistake_behind(error: BaseException | None) -> PriorError | None:
     """Returns the user's mistake among the causes of an error, because the parser wraps what a constructor raises."""
     while error is not None and not isinstance(error, PriorError):
         error = error.__cause__

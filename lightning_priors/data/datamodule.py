@@ -1,7 +1,7 @@
 """The data module of every source: its splits, training subsets and loaders."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, get_args
 
@@ -164,6 +164,11 @@ class PriorDataModule(L.LightningDataModule):
     def aux_num_classes(self) -> list[int]:
         """The number of classes of each auxiliary task, in the order of the columns of ``aux_labels``."""
         return [len(names) for names in self.source.aux_classes.values()]
+
+    @property
+    def datasets(self) -> Mapping[Split, PriorDataset]:
+        """The images of each split that `setup` has built."""
+        return self._datasets
 
     def prepare_data(self) -> None:
         """Lets the source download what it needs, once per machine."""

@@ -1,13 +1,14 @@
 """The configurations of the data sets fit the classes and load."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from annotation_files import coco_files, pair_labelme, pair_yolo
 from fake_data import SPECIES, edit
 from jsonargparse import ArgumentParser
 
@@ -68,6 +69,15 @@ def test_table(table: Path) -> None:
     batch = first_batch(instantiated("table.yaml", table))
     assert batch["keypoints"].shape == (2, 2, 2)
     assert batch["aux_labels"].shape == (2, 1)
+
+
+@pytest.mark.parametrize(("name", "write"), [("coco", coco_files), ("yolo", pair_yolo), ("labelme", pair_labelme)])
+def test_annotations_of_tools(name: str, write: Callable[[Path], Path], tmp_path: Path) -> None:
+    data = instantiated(f"{name}.yaml", write(tmp_path))
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert batch["mask"].shape == (2, 128, 128)
+    assert batch["part_boxes"].shape == (2, 2 if name == "coco" else 1, 4)
 
 
 def test_cub200(cub: Path) -> None:

@@ -1,24 +1,37 @@
 """The sources of images: data sets, file formats, and wrappers that add auxiliary tasks to a source."""
 
+from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.base import RawSample, Source, Split, UnreadableImageError
 from lightning_priors.data.sources.cifar100 import CIFAR100
+from lightning_priors.data.sources.coco import Coco
 from lightning_priors.data.sources.cub200 import CUB200
+from lightning_priors.data.sources.cvat import Cvat
 from lightning_priors.data.sources.fashion_mnist import FashionMNIST
 from lightning_priors.data.sources.folder import ImageFolderSource
+from lightning_priors.data.sources.hugging_face import HuggingFaceFolder
 from lightning_priors.data.sources.kakapo import Kakapo
+from lightning_priors.data.sources.label_studio import LabelStudio
+from lightning_priors.data.sources.labelme import LabelMe
 from lightning_priors.data.sources.pets import OxfordPets
 from lightning_priors.data.sources.random_labels import RandomLabels
 from lightning_priors.data.sources.sub_classes import ClusteredLabels, RandomSubClasses
 from lightning_priors.data.sources.table import Table
 from lightning_priors.data.sources.waterbirds import Waterbirds
+from lightning_priors.data.sources.yolo import Yolo
 
 __all__ = [
     "CIFAR100",
     "CUB200",
+    "Annotated",
     "ClusteredLabels",
+    "Coco",
+    "Cvat",
     "FashionMNIST",
+    "HuggingFaceFolder",
     "ImageFolderSource",
     "Kakapo",
+    "LabelMe",
+    "LabelStudio",
     "OxfordPets",
     "RandomLabels",
     "RandomSubClasses",
@@ -28,4 +41,5 @@ __all__ = [
     "Table",
     "UnreadableImageError",
     "Waterbirds",
+    "Yolo",
 ]

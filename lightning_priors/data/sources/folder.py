@@ -8,7 +8,9 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_priors.data.sources.base import RawSample, Source, Split
+from lightning_priors.data.sources.layouts import name_the_right_source
 from lightning_priors.data.sources.reading import (
+    SUFFIXES,
     MaskKind,
     empty_mask,
     existing_folder,
@@ -21,7 +23,6 @@ from lightning_priors.errors import PriorError, nearest
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 MASKS = "masks"
 NAMED_FILES = 3  # that are not used; more are only counted
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,10 @@ class ImageFolderSource(Source):
 
     @cached_property
     def _labels(self) -> dict[str, int]:
-        train = existing_folder(existing_folder(self.root) / "train")
+        train = existing_folder(self.root) / "train"
+        if not train.is_dir() or not _folders(train):
+            name_the_right_source(self.root, "ImageFolderSource")
+        existing_folder(train)
         return {name: number for number, name in enumerate(_folders(train))}
 
     @cached_property
@@ -137,6 +141,7 @@ class ImageFolderSource(Source):
                 path.relative_to(self.root) for path in (self.root / split / name).rglob("*") if _is_picture(path)
             )
             if not paths:
+                name_the_right_source(self.root, "ImageFolderSource")
                 raise PriorError(f"the class folder {self.root / split / name} has no pictures")
             masks = self._masks or {}
             files += [PictureFile(path, split, label, masks.get(path.with_suffix(""))) for path in paths]

@@ -3,14 +3,14 @@
 import csv
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -20,6 +20,8 @@ from lightning_priors.errors import PriorError, nearest
 Known = TypeVar("Known")
 MaskKind = Literal["none", "soft", "hard"]
 """How a mask's grey levels become values in [0, 1]: no masks at all, level / 255, or 1 from the level 128 on."""
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 HARD_LEVEL = 128  # in CUB-200-2011: at least half of the annotators marked the pixel as bird
 COMPARED_NAMES = 5000  # files that a missing name is compared with; more would take seconds
@@ -46,6 +48,40 @@ def read_image(path: Path, row: str) -> tv_tensors.Image:
     torch.Size([3, 4, 6])
     """
     return tv_tensors.Image(_pixels(path, "RGB", row).permute(2, 0, 1))
+
+
+def read_annotated_image(path: Path, row: str, size: tuple[int, int] | None) -> tv_tensors.Image:
+    """Reads a picture as it was annotated: turned by its EXIF orientation, or as it is stored.
+
+    Args:
+        path: A file in any format that Pillow reads.
+        row: Where the file is named, for the message.
+        size: Width and height of the picture that was annotated. Where they are not known, or fit the picture both
+            stored and turned, it is turned, because annotators saw it so.
+
+    Returns:
+        (3, H, W) uint8.
+
+    Raises:
+        UnreadableImageError: If the file is missing or broken.
+        PriorError: If the picture has another size, stored and turned.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "grey.png"
+    >>> Image.new("L", (6, 4)).save(path)
+    >>> read_annotated_image(path, "image 1 of birds.json", (6, 4)).shape
+    torch.Size([3, 4, 6])
+    """
+
+    def turned(picture: Image.Image) -> Image.Image:
+        upright = ImageOps.exif_transpose(picture)
+        return upright if size in (None, upright.size) else picture
+
+    pixels = _pixels(path, "RGB", row, turned)
+    height, width = pixels.shape[:2]
+    if size is not None and size != (width, height):
+        raise PriorError(f"{path} is {width} x {height}, but it was annotated at {size[0]} x {size[1]} ({row})")
+    return tv_tensors.Image(pixels.permute(2, 0, 1))
 
 
 def read_mask(path: Path, row: str, image: Tensor, kind: MaskKind) -> tv_tensors.Image:
@@ -133,6 +169,41 @@ def checked_boxes(
         result[number] = torch.tensor([max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)])
     valid = torch.tensor([box is not None for box in boxes], dtype=torch.bool)
     return tv_tensors.BoundingBoxes(result, format="XYXY", canvas_size=(height, width)), valid
+
+
+def checked_points(
+    points: Sequence[Sequence[float] | None], image: Tensor, names: Sequence[str], row: str
+) -> tuple[Tensor, Tensor]:
+    """Checks the keypoints of a picture.
+
+    Args:
+        points: For each of P keypoints x and y in pixels, or None where it is not annotated.
+        image: (3, H, W), the picture.
+        names: The names of the keypoints, for the message.
+        row: Where the keypoints stand, for the message.
+
+    Returns:
+        The keypoints (P, 2) float32 in pixels, zero where not annotated, and which of them are annotated, (P,) bool.
+
+    Raises:
+        PriorError: If a point lies outside the picture.
+
+    >>> checked_points([[5, 2], None], torch.zeros(3, 6, 6), ["beak", "tail"], "row 2")
+    (tensor([[5., 2.],
+            [0., 0.]]), tensor([ True, False]))
+    """
+    height, width = image.shape[1:]
+    result = torch.zeros(len(points), 2)
+    for number, point in enumerate(points):
+        if point is None:
+            continue
+        if not (0 <= point[0] <= width and 0 <= point[1] <= height):
+            raise PriorError(
+                f"the keypoint {names[number]} ({row}) lies outside its image of {width} x {height}: "
+                f"{point[0]:g}, {point[1]:g}"
+            )
+        result[number] = torch.tensor(point)
+    return result, torch.tensor([point is not None for point in points], dtype=torch.bool)
 
 
 def read_table(path: Path, wanted: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
@@ -337,11 +408,29 @@ def named_once(names: Iterable[str], what: str) -> dict[str, int]:
     return positions
 
 
-def _pixels(path: Path, mode: str, row: str) -> Tensor:
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Brings names into the order of their labels: numbers in their order, other names alphabetically.
+
+    Args:
+        names: The names.
+
+    >>> sorted_names(["10", "9"]), sorted_names(["10", "9", "b"])
+    (['9', '10'], ['10', '9', 'b'])
+    """
+    names = list(names)
+    try:
+        return sorted(names, key=int)
+    except ValueError:
+        return sorted(names)
+
+
+def _pixels(
+    path: Path, mode: str, row: str, change: Callable[[Image.Image], Image.Image] = lambda picture: picture
+) -> Tensor:
     """Reads the pixels of a picture: (H, W) uint8 for the mode "L", (H, W, 3) for "RGB"."""
     try:
         with Image.open(path) as picture:
-            return torch.from_numpy(np.array(picture.convert(mode)))
+            return torch.from_numpy(np.array(change(picture).convert(mode)))
     except FileNotFoundError as error:
         raise UnreadableImageError(f"no file {path} ({row}){hint_beside(path)}") from error
     # Pillow's decoders raise all of these for broken files

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from lightning_priors.data.sources.base import RawSample, Source, Split
+from lightning_priors.data.sources.layouts import name_the_right_source
 from lightning_priors.data.sources.reading import (
     MaskKind,
     checked_boxes,
+    checked_points,
     empty_mask,
     existing_file,
     existing_folder,
@@ -23,6 +22,7 @@ from lightning_priors.data.sources.reading import (
     read_mask,
     read_table,
     require_columns,
+    sorted_names,
 )
 from lightning_priors.errors import PriorError
 
@@ -188,6 +188,8 @@ class Table(Source):
     def _records(self) -> list[tuple[str, Cells]]:
         """The name and the cells of each row."""
         existing_folder(self.root)
+        if not self.table.is_file():
+            name_the_right_source(self.root, "Table")
         read = read_json_lines if self.table.suffix == ".jsonl" else read_table
         records = list(read(existing_file(self.table)))
         if not records:
@@ -247,12 +249,8 @@ class Table(Source):
         return {name: number for number, name in enumerate(self._names_in(self.group))} if self._has(self.group) else {}
 
     def _names_in(self, column: str) -> list[str]:
-        """Returns the names in a column: numbers in their order, other names alphabetically."""
-        names = {cells.get(column, "") for _, cells in self._records} - NOT_LABELLED
-        try:
-            return sorted(names, key=int)
-        except ValueError:
-            return sorted(names)
+        """Returns the names in a column."""
+        return sorted_names({cells.get(column, "") for _, cells in self._records} - NOT_LABELLED)
 
     def _has(self, column: str) -> bool:
         return column in self._columns
@@ -372,38 +370,3 @@ def numbers_in(cells: Cells, columns: Sequence[str], row: str) -> list[float] | 
     if not any(cells.get(column) for column in columns):
         return None
     return [number_in(cells.get(column, ""), column, row) for column in columns]
-
-
-def checked_points(
-    points: Sequence[Sequence[float] | None], image: Tensor, names: Sequence[str], row: str
-) -> tuple[Tensor, Tensor]:
-    """Checks the keypoints of a picture.
-
-    Args:
-        points: For each of P keypoints x and y in pixels, or None where it is not annotated.
-        image: (3, H, W), the picture.
-        names: The names of the keypoints, for the message.
-        row: Where the keypoints stand, for the message.
-
-    Returns:
-        The keypoints (P, 2) float32 in pixels, zero where not annotated, and which of them are annotated, (P,) bool.
-
-    Raises:
-        PriorError: If a point lies outside the picture.
-
-    >>> checked_points([[5, 2], None], torch.zeros(3, 6, 6), ["beak", "tail"], "row 2")
-    (tensor([[5., 2.],
-            [0., 0.]]), tensor([ True, False]))
-    """
-    height, width = image.shape[1:]
-    result = torch.zeros(len(points), 2)
-    for number, point in enumerate(points):
-        if point is None:
-            continue
-        if not (0 <= point[0] <= width and 0 <= point[1] <= height):
-            raise PriorError(
-                f"the keypoint {names[number]} ({row}) lies outside its image of {width} x {height}: "
-                f"{point[0]:g}, {point[1]:g}"
-            )
-        result[number] = torch.tensor(point)
-    return result, torch.tensor([point is not None for point in points], dtype=torch.bool)
