@@ -7,10 +7,10 @@ from typing import TypeGuard
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from lightning_priors.data.sources.reading import read_image
+from lightning_priors.data.sources.reading import read_annotated_image
 from lightning_priors.errors import PriorError
 
 Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
@@ -53,7 +53,8 @@ def pixels(picture: Picture) -> Tensor:
         picture: In any of the forms of `Picture`.
 
     Returns:
-        (3, H, W) uint8. A grey picture gets three equal channels; transparency is dropped.
+        (3, H, W) uint8, turned upright as its EXIF data says. A grey picture gets three equal channels; transparency is
+        dropped.
 
     Raises:
         UnreadableImageError: If a file is missing or broken.
@@ -63,12 +64,12 @@ def pixels(picture: Picture) -> Tensor:
     torch.Size([3, 4, 6])
     """
     if isinstance(picture, str | Path):
-        read: Tensor = read_image(Path(picture), "").as_subclass(Tensor)
+        read: Tensor = read_annotated_image(Path(picture), "", None).as_subclass(Tensor)
         return read
     if isinstance(picture, Tensor):
         return _checked(picture, picture.ndim == 3 and len(picture) == 3)
     if isinstance(picture, Image.Image):
-        picture = np.array(picture.convert("RGB"))
+        picture = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     if not isinstance(picture, np.ndarray):
         raise PriorError(f"a picture is a path, a Pillow image, an array or a tensor, not a {type(picture).__name__}")
     array = torch.from_numpy(np.atleast_3d(picture))

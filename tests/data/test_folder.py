@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fake_data import BODY, save_mask, save_picture
+from PIL import Image
 
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import ImageFolderSource
@@ -39,6 +40,17 @@ def test_without_masks_there_is_no_key(pictures: Path) -> None:
     assert "mask" not in ready(pictures, "none").load(0)
     shutil.rmtree(pictures / "masks")
     assert set(ready(pictures).load(0)) == {"image", "label"}
+
+
+def test_photographs_are_upright_unless_masks_tell_of_their_stored_pixels(pictures: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    for path in (pictures / "train").rglob("*.*"):
+        with Image.open(path) as picture:
+            stored = picture.copy()
+        stored.save(path, exif=exif)
+    assert ready(pictures).load(0)["image"].shape == (3, 30, 40)
+    assert ready(pictures, "none").load(0)["image"].shape == (3, 40, 30)
 
 
 def test_pictures_may_lie_deeper_and_other_files_are_left_alone(pictures: Path) -> None:

@@ -111,6 +111,17 @@ def test_files_images_arrays_and_tensors_are_one_picture(runs, pixels, tmp_path)
     assert torch.equal(loaded.predict(path)[0].logits, loaded.predict([path])[0].logits)
 
 
+def test_a_photograph_of_a_turned_camera_is_seen_upright(runs, pixels, tmp_path):
+    loaded = lightning_priors.load(runs("Pretrained")[1])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: what is stored lies on its side
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(pixels)))
+    stored.save(tmp_path / "turned.png", exif=exif)
+    expected, file, opened = loaded.predict([pixels, tmp_path / "turned.png", Image.open(tmp_path / "turned.png")])
+    assert torch.equal(file.logits, expected.logits)
+    assert torch.equal(opened.logits, expected.logits)
+
+
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), torch.zeros(3, 4, 4), 7])
 def test_what_is_no_picture_is_refused(runs, wrong):
     loaded = lightning_priors.load(runs("Pretrained")[1])

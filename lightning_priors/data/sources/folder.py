@@ -15,6 +15,7 @@ from lightning_priors.data.sources.reading import (
     empty_mask,
     existing_folder,
     look_up,
+    read_annotated_image,
     read_image,
     read_mask,
 )
@@ -95,12 +96,14 @@ class ImageFolderSource(Source):
     def load(self, index: int) -> RawSample:
         """Reads a picture and its mask."""
         file = self._files[index]
-        image = read_image(self.root / file.path, f"the {file.split} split")
+        path, row = self.root / file.path, f"the {file.split} split"
+        # masks belong to the pixels as they are stored; without masks a photograph is best seen upright
+        image = read_annotated_image(path, row, None) if self._masks is None else read_image(path, row)
         sample = RawSample(image=image, label=file.label)
         if self._masks is not None:
             sample["mask"] = empty_mask(image)
             if file.mask is not None:
-                sample["mask"] = read_mask(file.mask, f"the {file.split} split", image, self.masks)
+                sample["mask"] = read_mask(file.mask, row, image, self.masks)
             sample["mask_valid"] = file.mask is not None
         return sample
 
