@@ -1,7 +1,9 @@
 """Files are read as they are meant, or named with their row."""
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fake_data import save_mask, save_picture
@@ -53,6 +55,61 @@ def test_soft_masks_are_shares_and_hard_masks_are_not(tmp_path: Path) -> None:
     assert hard[0, 0].tolist() == [0, 0, 0, 1, 1]
     assert soft.dtype == hard.dtype == torch.float32
     assert empty_mask(image).shape == soft.shape
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path, suffix: str) -> None:
+    levels = np.array([[0, 257, 300, 32768, 65535]], dtype=np.uint16)
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(levels).save(path)
+    assert read_image(path, "row 2")[:, 0].tolist() == [[0, 1, 1, 128, 255]] * 3
+    mask = read_mask(path, "row 2", torch.zeros(3, 1, 5), "soft")
+    assert mask[0, 0].tolist() == pytest.approx([0, 1 / 255, 1 / 255, 128 / 255, 1])
+
+
+@pytest.mark.parametrize("levels", [np.array([[0.0, 0.5, 1.0]], np.float32), np.array([[0, 70_000, 5]], np.int32)])
+def test_levels_of_an_unknown_white_are_refused(tmp_path: Path, levels: np.ndarray) -> None:
+    Image.fromarray(levels).save(tmp_path / "a.tif")
+    with pytest.raises(UnreadableImageError, match=r"a.tif \(row 2\): its .*; save it with 8 or 16 bits$"):
+        read_image(tmp_path / "a.tif", "row 2")
+
+
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    for read in (lambda: read_image(tmp_path / "a.png", "row 2"), lambda: read_image(tmp_path, "row 2")):
+        with pytest.raises(UnreadableImageError, match=r"\(row 2\): it is no file$"):
+            read()
+
+
+def test_a_mask_of_class_numbers_is_refused(tmp_path: Path) -> None:
+    palette = Image.new("P", (40, 30))
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    palette.putpixel((3, 3), 2)
+    palette.save(tmp_path / "voc.png")
+    with pytest.raises(PriorError, match=r"voc.png \(row 2\) has colours for numbers of classes"):
+        read_mask(tmp_path / "voc.png", "row 2", IMAGE, "soft")
+    path = save_mask(tmp_path / "numbers.png", level=3)
+    with pytest.raises(PriorError, match=r"numbers.png \(row 2\) has levels from 0 to 3; the target's is 255"):
+        read_mask(path, "row 2", IMAGE, "hard")
+
+
+def test_a_mask_in_transparency_is_refused(tmp_path: Path) -> None:
+    drawn = Image.new("RGBA", (40, 30), (0, 0, 0, 0))
+    drawn.putpixel((3, 3), (0, 0, 0, 255))
+    drawn.save(tmp_path / "m.png")
+    with pytest.raises(PriorError, match=r"m.png \(row 2\) is drawn in transparency"):
+        read_mask(tmp_path / "m.png", "row 2", IMAGE, "soft")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "RGB"])
+def test_masks_in_white_are_read_in_every_mode(tmp_path: Path, mode: str) -> None:
+    grey = Image.new("L", (40, 30))
+    grey.putpixel((3, 4), 255)
+    grey.convert(mode).save(tmp_path / "m.png")
+    mask = read_mask(tmp_path / "m.png", "row 2", IMAGE, "soft")
+    assert (mask.sum().item(), mask[0, 4, 3].item()) == (1, 1)
+    Image.new("L", (40, 30)).convert(mode).save(tmp_path / "empty.png")
+    assert read_mask(tmp_path / "empty.png", "row 2", IMAGE, "soft").sum() == 0
 
 
 def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:

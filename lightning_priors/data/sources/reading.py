@@ -23,6 +23,8 @@ MaskKind = Literal["none", "soft", "hard"]
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
+FULL_16_BITS = 65535
+LEAST_LEVEL = 10  # no share of annotators makes a mask whose highest level is lower
 HARD_LEVEL = 128  # in CUB-200-2011: at least half of the annotators marked the pixel as bird
 COMPARED_NAMES = 5000  # files that a missing name is compared with; more would take seconds
 OUTSIDE_PIXELS, OUTSIDE_SHARE = 1.0, 0.05  # how far rounding may put a box outside the picture
@@ -98,7 +100,7 @@ def read_mask(path: Path, row: str, image: Tensor, kind: MaskKind) -> tv_tensors
 
     Raises:
         UnreadableImageError: If the file is missing or broken.
-        PriorError: If the mask has another size than the picture, or the levels 0 and 1 instead of 0 and 255.
+        PriorError: If the mask has another size than the picture, or is not drawn in shades of grey up to 255.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "mask.png"
@@ -110,8 +112,7 @@ def read_mask(path: Path, row: str, image: Tensor, kind: MaskKind) -> tv_tensors
     if grey.shape != image.shape[1:]:
         (height, width), (image_height, image_width) = grey.shape, image.shape[1:]
         raise PriorError(f"the mask {path} ({row}) is {width} x {height}, its image {image_width} x {image_height}")
-    if grey.max() == 1:  # divided by 255 it would hardly differ from an empty mask
-        raise PriorError(f"the mask {path} ({row}) has the levels 0 and 1; the target's is 255")
+    _check_mask(path, row, grey)
     share = grey / 255 if kind == "soft" else (grey >= HARD_LEVEL).float()
     return tv_tensors.Image(share[None])
 
@@ -429,11 +430,52 @@ def _pixels(
 ) -> Tensor:
     """Reads the pixels of a picture: (H, W) uint8 for the mode "L", (H, W, 3) for "RGB"."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would never end
+            raise UnreadableImageError(f"cannot read {path} ({row}): it is no file")
         with Image.open(path) as picture:
-            return torch.from_numpy(np.array(change(picture).convert(mode)))
+            return torch.from_numpy(np.array(change(_eight_bits(picture)).convert(mode)))
+    except UnreadableImageError:
+        raise
     except FileNotFoundError as error:
         raise UnreadableImageError(f"no file {path} ({row}){hint_beside(path)}") from error
     # Pillow's decoders raise all of these for broken files
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).replace(f" {str(path)!r}", "").replace("\n", " ")
         raise UnreadableImageError(f"cannot read {path} ({row}): {reason}") from error
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Scales grey levels of 16 bits to 8, which Pillow would cut off at 255.
+
+    Raises:
+        ValueError: If the levels are fractions or need more than 16 bits: nobody knows which of them is white.
+    """
+    if picture.mode == "F":
+        raise ValueError("its pixels are fractions; save it with 8 or 16 bits")
+    if not picture.mode.startswith("I"):
+        return picture
+    levels = np.asarray(picture).astype(np.int64)
+    if levels.min() < 0 or levels.max() > FULL_16_BITS:
+        raise ValueError(f"its levels reach from {levels.min()} to {levels.max()}; save it with 8 or 16 bits")
+    return Image.fromarray(np.rint(levels * (255 / FULL_16_BITS)).astype(np.uint8))
+
+
+def _check_mask(path: Path, row: str, grey: Tensor) -> None:
+    """Refuses a mask (H, W) of levels 0 to 255 that is drawn in another way than in shades of grey.
+
+    Raises:
+        PriorError: Says how it is drawn, and how it should be.
+    """
+    lowest, highest = int(grey.min()), int(grey.max())
+    if (lowest, highest) == (0, 255):
+        return
+    if 0 < highest < LEAST_LEVEL:  # divided by 255 it would hardly differ from an empty mask
+        levels = "the levels 0 and 1" if highest == 1 else f"levels from 0 to {highest}"
+        raise PriorError(f"the mask {path} ({row}) has {levels}; the target's is 255")
+    with Image.open(path) as picture:
+        if picture.mode == "P" and 0 < highest < 255:
+            raise PriorError(f"the mask {path} ({row}) has colours for numbers of classes; draw the target in white")
+        if "A" in picture.getbands() and highest == lowest:
+            alpha = picture.getchannel("A").getextrema()
+            if alpha[0] != alpha[1]:
+                raise PriorError(f"the mask {path} ({row}) is drawn in transparency; draw the target in white on black")
