@@ -3,9 +3,29 @@
 import difflib
 from collections.abc import Iterable
 
+LONGEST_LINE = 800
+"""Characters of an error line; of a longer one the middle is left out."""
+
 
 class PriorError(ValueError):
-    """Says a mistake in options, files or labels in one line that names the thing and the nearest right one."""
+    r"""Says a mistake in options, files or labels in one line that names the thing and the nearest right one.
+
+    What a file holds may be in the line. Characters that would move a terminal's cursor are written out, and a long
+    text loses its middle.
+
+    >>> print(PriorError("no class '\x1b[2J'"))
+    no class '\x1b[2J'
+    """
+
+    def __init__(self, message: object = "") -> None:
+        text = "".join(_shown(character) for character in str(message))
+        half = LONGEST_LINE // 2
+        super().__init__(text if len(text) <= LONGEST_LINE else f"{text[:half]} ... {text[-half:]}")
+
+
+def _shown(character: str) -> str:
+    """A character as a terminal can be given it; line breaks are left to those who put them into a message."""
+    return character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
 
 
 class Terminated(BaseException):

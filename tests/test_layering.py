@@ -21,7 +21,7 @@ BELOW = {
     "metrics": {"functional", "batch", "errors"},
     "nn": {"functional", "batch", "errors"},
     "callbacks": {"nn", "metrics", "functional", "batch", "errors"},
-    "data": {"functional", "batch", "errors"},
+    "data": {"functional", "yaml_file", "batch", "errors"},
     "priors": {"nn", "metrics", "hypergradient", "functional", "import_path", "batch", "errors"},
     "techniques": {
         "priors",

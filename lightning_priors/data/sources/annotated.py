@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -179,7 +180,10 @@ class Annotated(Source):
 
     def load(self, index: int) -> RawSample:
         """Reads a picture and draws its annotations."""
-        known = self._pictures[index]
+        with self._of_this_form():
+            return self._loaded(self._pictures[index])
+
+    def _loaded(self, known: LabelledPicture) -> RawSample:
         picture = known.picture
         image = read_annotated_image(self.root / picture.file, picture.where, picture.size)
         sample = RawSample(image=image, label=known.label)
@@ -211,7 +215,22 @@ class Annotated(Source):
     def _table(self) -> AnnotationTable:
         """The annotations without places that have no area."""
         existing_folder(self.root)
-        table = self.read()
+        with self._of_this_form():
+            return self._checked(self.read())
+
+    @contextmanager
+    def _of_this_form(self) -> Iterator[None]:
+        """Says in one line that a value of another program's file is missing, or of another kind."""
+        try:
+            yield
+        except PriorError:  # which says more
+            raise
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise PriorError(f"{self.root} is not as {type(self).__name__} data are ({reason})") from error
+
+    def _checked(self, table: AnnotationTable) -> AnnotationTable:
+        """The same without places that have no area."""
         if not table.pictures:
             raise PriorError(f"the annotations in {self.root} have no pictures")
         files: dict[str, Picture] = {}

@@ -1,6 +1,5 @@
 """COCO annotations: as Label Studio, CVAT, FiftyOne, Roboflow and COCO itself write them."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from lightning_priors.data.sources.base import Split
 from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import json_kind, name_the_right_source
 from lightning_priors.data.sources.outlines import Outline
+from lightning_priors.data.sources.reading import parse_json, read_text
 from lightning_priors.errors import PriorError
 
 PATTERNS = (
@@ -87,10 +87,7 @@ class Coco(Annotated):
 
 def _content(path: Path) -> Mapping[str, Any]:
     """The file, of which the three lists are there."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PriorError(f"{path} cannot be read as JSON: {error}") from error
+    content = parse_json(read_text(path), str(path))
     if not isinstance(content, dict):
         name_the_right_source(path.parent, "Coco")
         raise PriorError(f"{path} is no COCO file: it has a list where images, annotations and categories are wanted")

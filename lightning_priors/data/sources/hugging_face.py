@@ -1,6 +1,5 @@
 """Image folders of Hugging Face's datasets: pictures with ``metadata.jsonl`` or ``metadata.csv``."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.annotation_table import AnnotationTable, Picture, Region, as_text
 from lightning_priors.data.sources.finding import annotation_files, picture_file, split_in
 from lightning_priors.data.sources.layouts import name_the_right_source
-from lightning_priors.data.sources.reading import read_table, sorted_names
+from lightning_priors.data.sources.reading import parse_json, read_table, read_text, sorted_names
 from lightning_priors.errors import PriorError
 
 FILES = ("metadata.jsonl", "*/metadata.jsonl", "metadata.csv", "*/metadata.csv")
@@ -63,14 +62,11 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if path.suffix == ".csv":
         yield from read_table(path, ["file_name"])
         return
-    for count, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for count, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         where = f"row {count} of {path.name}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise PriorError(f"{where} is no JSON: {error.msg} at character {error.pos + 1}") from error
+        row = parse_json(line, where)
         if not isinstance(row, dict):
             raise PriorError(f"{where} is no JSON object: {line[:60]}")
         yield where, row

@@ -1,6 +1,5 @@
 """Label Studio's own JSON export."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +13,7 @@ from lightning_priors.data.sources.base import Split
 from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import json_kind
 from lightning_priors.data.sources.outlines import ellipse, turned
-from lightning_priors.data.sources.reading import SUFFIXES, sorted_names
+from lightning_priors.data.sources.reading import SUFFIXES, parse_json, read_text, sorted_names
 from lightning_priors.errors import PriorError
 
 BRUSH = (
@@ -110,10 +109,7 @@ def file_in(address: str) -> str:
 
 
 def _tasks(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PriorError(f"{path} cannot be read as JSON: {error}") from error
+    tasks = parse_json(read_text(path), str(path))
     for task in tasks if isinstance(tasks, list) else [tasks]:
         if not isinstance(task, dict) or not {"data", "annotations"} <= set(task):
             raise PriorError(f"{path} has no tasks with data and annotations; export the project as JSON, not JSON-MIN")

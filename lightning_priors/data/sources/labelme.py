@@ -3,7 +3,6 @@
 import base64
 import binascii
 import io
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from lightning_priors.data.sources.annotation_table import AnnotationTable, Pict
 from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import json_kind
 from lightning_priors.data.sources.outlines import RunLengths, ellipse, run_lengths
-from lightning_priors.data.sources.reading import sorted_names
+from lightning_priors.data.sources.reading import parse_json, read_text, sorted_names
 from lightning_priors.errors import PriorError
 
 LINES = ("line", "linestrip")
@@ -76,10 +75,7 @@ class LabelMe(Annotated):
 
 
 def _content(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PriorError(f"{path} cannot be read as JSON: {error}") from error
+    content = parse_json(read_text(path), str(path))
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise PriorError(f"{path} is no file of LabelMe: it has no list 'shapes'")
     return content

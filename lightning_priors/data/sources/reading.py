@@ -1,12 +1,13 @@
 """Readers of data set files; their errors name the file and the row."""
 
 import csv
+import json
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -283,16 +284,64 @@ def read_columns(path: Path, number: int) -> Iterator[tuple[str, list[str]]]:
     >>> list(read_columns(path, 2))
     [('row 1 of parts.txt', ['1', 'left eye']), ('row 2 of parts.txt', ['2', 'beak'])]
     """
-    existing_file(path)
-    with path.open(encoding="utf-8") as lines:
-        for count, line in enumerate(lines, 1):
-            cells = line.split(maxsplit=number - 1)
-            if not cells:
-                continue
-            row = f"row {count} of {path.name}"
-            if len(cells) < number:
-                raise PriorError(f"{row} has {len(cells)} of {number} cells: {line.strip()!r} ({path})")
-            yield row, [*cells[:-1], cells[-1].strip()]
+    for count, line in enumerate(read_text(path).split("\n"), 1):
+        cells = line.split(maxsplit=number - 1)
+        if not cells:
+            continue
+        row = f"row {count} of {path.name}"
+        if len(cells) < number:
+            raise PriorError(f"{row} has {len(cells)} of {number} cells: {line.strip()!r} ({path})")
+        yield row, [*cells[:-1], cells[-1].strip()]
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file.
+
+    Args:
+        path: The file, in UTF-8, with or without a byte order mark.
+
+    Raises:
+        PriorError: If the file is missing, cannot be read, or is no text.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "names.txt"
+    >>> _ = path.write_text("kakapo")
+    >>> read_text(path)
+    'kakapo'
+    """
+    try:
+        return existing_file(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PriorError(f"{path} is not a text file in UTF-8: byte {error.start + 1} fits no character") from error
+    except OSError as error:
+        raise PriorError(f"cannot read {path}: {error.strerror}") from error
+
+
+def parse_json(text: str, what: str) -> Any:
+    """Reads JSON.
+
+    Args:
+        text: The text.
+        what: What it is the content of, such as "row 2 of birds.jsonl"; for the message.
+
+    Returns:
+        Its value.
+
+    Raises:
+        PriorError: If it is no JSON, or nested deeper or of longer numbers than Python reads.
+
+    >>> parse_json("[1, 2", "birds.json")
+    Traceback (most recent call last):
+    lightning_priors.errors.PriorError: birds.json is no JSON: Expecting ',' delimiter at character 6
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PriorError(f"{what} is no JSON: {error.msg} at character {error.pos + 1}") from error
+    except ValueError as error:
+        raise PriorError(f"{what} has a number of thousands of digits") from error
+    except RecursionError as error:
+        raise PriorError(f"{what} is nested too deeply") from error
 
 
 def number_in(cell: str, column: str, row: str) -> float:
@@ -349,7 +398,7 @@ def existing_file(path: Path) -> Path:
     Traceback (most recent call last):
     lightning_priors.errors.PriorError: no file /nowhere/at/all.csv: / has no 'nowhere', choose from ...
     """
-    if not path.is_file():
+    if not _is_file(path):
         raise PriorError(f"no file {path}{hint_beside(path)}")
     return path
 
@@ -430,7 +479,7 @@ def _pixels(
 ) -> Tensor:
     """Reads the pixels of a picture: (H, W) uint8 for the mode "L", (H, W, 3) for "RGB"."""
     try:
-        if path.exists() and not path.is_file():  # a pipe would never end
+        if not _is_file(path) and path.exists():  # a pipe would never end
             raise UnreadableImageError(f"cannot read {path} ({row}): it is no file")
         with Image.open(path) as picture:
             return torch.from_numpy(np.array(change(_eight_bits(picture)).convert(mode)))
@@ -440,8 +489,16 @@ def _pixels(
         raise UnreadableImageError(f"no file {path} ({row}){hint_beside(path)}") from error
     # Pillow's decoders raise all of these for broken files
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(f" {str(path)!r}", "").replace("\n", " ")
+        reason = str(error).replace(f" {str(path)!r}", "").replace(f": {str(path)!r}", "").replace("\n", " ")
         raise UnreadableImageError(f"cannot read {path} ({row}): {reason}") from error
+
+
+def _is_file(path: Path) -> bool:
+    """Says whether a path is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

@@ -1,6 +1,5 @@
 """Your own pictures in one table: CSV with a header, or JSON Lines."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +17,11 @@ from lightning_priors.data.sources.reading import (
     look_up,
     named_once,
     number_in,
+    parse_json,
     read_image,
     read_mask,
     read_table,
+    read_text,
     require_columns,
     sorted_names,
 )
@@ -318,18 +319,14 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, Cells]]:
     >>> list(read_json_lines(path))
     [('row 1 of birds.jsonl', {'path': 'a.png', 'label': '1', 'mask': ''})]
     """
-    with path.open(encoding="utf-8") as lines:
-        for count, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            row = f"row {count} of {path.name}"
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise PriorError(f"{row} is no JSON: {error.msg} at character {error.pos + 1}") from error
-            if not isinstance(entry, dict) or any(isinstance(value, dict | list) for value in entry.values()):
-                raise PriorError(f"{row} is no flat JSON object: {line.strip()[:60]}")
-            yield row, {name: "" if value is None else str(value).strip() for name, value in entry.items()}
+    for count, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        row = f"row {count} of {path.name}"
+        entry = parse_json(line, row)
+        if not isinstance(entry, dict) or any(isinstance(value, dict | list) for value in entry.values()):
+            raise PriorError(f"{row} is no flat JSON object: {line.strip()[:60]}")
+        yield row, {name: "" if value is None else str(value).strip() for name, value in entry.items()}
 
 
 def first_gap(names: Sequence[str]) -> str | None:

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.annotation_table import SPLIT_NAMES, AnnotationTable, Picture, Region
 from lightning_priors.data.sources.finding import relative
 from lightning_priors.data.sources.layouts import name_the_right_source
-from lightning_priors.data.sources.reading import SUFFIXES, existing_file, hint_beside, look_up, number_in
+from lightning_priors.data.sources.reading import SUFFIXES, existing_file, hint_beside, look_up, number_in, read_text
 from lightning_priors.errors import PriorError
+from lightning_priors.yaml_file import read_yaml
 
 DESCRIPTIONS = ("data.yaml", "dataset.yaml", "*.yaml", "*.yml")
 
@@ -85,11 +84,8 @@ class Yolo(Annotated):
 def _content(path: Path) -> dict[str, Any]:
     """The description, with the names as a list."""
     if path.suffix == ".txt":
-        return {"names": [line.strip() for line in path.read_text().splitlines() if line.strip()]}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise PriorError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        return {"names": [line.strip() for line in read_text(path).splitlines() if line.strip()]}
+    content = read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
         raise PriorError(f"{path} describes no YOLO data: it has no list 'names'")
     names = content["names"]
@@ -129,7 +125,7 @@ def _listed(place: Path) -> Iterator[Path]:
         return
     if not place.is_file():
         raise PriorError(f"no folder {place}{hint_beside(place)}")
-    for line in place.read_text().splitlines():
+    for line in read_text(place).splitlines():
         if line.strip():
             yield place.parent / line.strip()
 
@@ -151,7 +147,7 @@ def _regions(path: Path, names: Sequence[str], points: Sequence[str], dimensions
     if not path.is_file():
         return
     numbered = {str(number): name for number, name in enumerate(names)}
-    for count, line in enumerate(path.read_text().splitlines(), 1):
+    for count, line in enumerate(read_text(path).splitlines(), 1):
         if cells := line.split():
             where = f"line {count} of {path.name}"
             category = look_up(numbered, cells[0], "class", where)
