@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from lightning_priors.data.sources import Kakapo
 from lightning_priors.data.transforms import evaluation_image

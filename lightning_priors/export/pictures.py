@@ -1,7 +1,7 @@
 """Pictures to compare an exported classifier on."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_priors.cli.quiet import less_noise
 from lightning_priors.cli.user_modules import working_folder_importable
-from lightning_priors.data import PriorDataModule
+from lightning_priors.data.datamodule import PriorDataModule, PriorDataset
 from lightning_priors.data.sources import Kakapo
 
 COUNT = 5
@@ -50,6 +50,6 @@ def _validation_pictures(options: dict[str, Any]) -> list[Tensor]:
     with less_noise(), working_folder_importable():
         data: PriorDataModule = parser.instantiate_classes(parser.parse_object({"data": options})).data
         data.setup("validate")
-        images = data.val_dataloader().dataset
-    wanted = [images.indices[number % len(images)] for number in range(COUNT)]  # type: ignore[attr-defined]  # ours
+        images = cast(PriorDataset, data.val_dataloader().dataset)
+    wanted = [images.indices[number % len(images)] for number in range(COUNT)]
     return [data.source.load(index)["image"].as_subclass(Tensor) for index in wanted]

@@ -34,7 +34,7 @@ class FromPixels(nn.Module):
         super().__init__()
         self.classifier = classifier
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(classifier.facts[name]).view(1, 3, 1, 1))  # type: ignore[literal-required]
+            self.register_buffer(name, torch.tensor(classifier.facts[name]).view(1, 3, 1, 1))
         self.eval()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

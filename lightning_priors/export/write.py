@@ -91,7 +91,7 @@ def greatest_difference(
         finite.
     """
     worst = 0.0
-    mean, std = (torch.tensor(classifier.facts[name]).view(1, 3, 1, 1) for name in ("mean", "std"))  # type: ignore[literal-required]
+    mean, std = (torch.tensor(classifier.facts[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
     for size in sizes:
         resized = torch.stack([F.resize(picture, list(size), antialias=True) for picture in pictures])
         image = F.to_dtype(resized, torch.float32, scale=True)

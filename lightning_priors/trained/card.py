@@ -1,6 +1,5 @@
 """The model card: what others have to know of a classifier before they trust it."""
 
-import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -52,10 +51,10 @@ CARD = """\
 - It knows these classes and no other: a picture of anything else gets one of them too.
 - It was tested on nothing but what stands above; pictures from elsewhere, of other cameras, places or times, may be
   harder, and a group that is not listed was not looked at.
-- Every picture is resized to {height} x {width} pixels without regard to its proportions, so very long or very high ones
-  are distorted, and targets of a few pixels vanish.
-- The class activation map says which cells of the feature map speak for a class. A cell has seen more of the picture than
-  its own place, and a map on the target is no proof that nothing else was looked at.
+- Every picture is resized to {height} x {width} pixels without regard to its proportions, so very long or very high
+  ones are distorted, and targets of a few pixels vanish.
+- The class activation map says which cells of the feature map speak for a class. A cell has seen more of the picture
+  than its own place, and a map on the target is no proof that nothing else was looked at.
 
 ## How to load it
 
@@ -69,8 +68,8 @@ said, = classifier.predict("picture.jpg")
 print(said.label, said.probabilities)
 ```
 
-An ONNX file, made by `lightning-priors export RUN --format onnx`, needs no torch. Its input is float32 RGB in [0, 1], the
-normalisation is inside:
+An ONNX file, made by `lightning-priors export RUN --format onnx`, needs no torch. Its input is float32 RGB in [0, 1],
+the normalisation is inside:
 
 ```python
 import json
@@ -80,7 +79,8 @@ from PIL import Image
 
 session = onnxruntime.InferenceSession("model.onnx")
 facts = session.get_modelmeta().custom_metadata_map
-picture = Image.open("picture.jpg").convert("RGB").resize(json.loads(facts["image_size"])[::-1], Image.Resampling.BILINEAR)
+height, width = json.loads(facts["image_size"])
+picture = Image.open("picture.jpg").convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
 image = np.asarray(picture, np.float32).transpose(2, 0, 1)[None] / 255
 logits, cam, probabilities = session.run(["logits", "cam", "probabilities"], {{"image": image}})
 print(json.loads(facts["class_names"])[probabilities[0].argmax()])
@@ -115,7 +115,7 @@ def model_card(description: Description, technique: type[PriorModule], run: Path
         title=f"{' or '.join(facts['class_names'][:3])}{' ...' if len(facts['class_names']) > 3 else ''}?",
         about=_about(description, technique),
         data=_data(description),
-        options=_options(description["options"], technique, technique.requires),
+        options=_options(description["options"], technique),
         results=_results(description["metrics"], {} if run is None else results_of(run)),
         height=height,
         width=width,
@@ -184,10 +184,9 @@ def _about(description: Description, technique: type[PriorModule]) -> str:
     said = docstring_parser.parse(technique.__doc__ or "").short_description or ""
     backbone = description["options"].get("backbone", "")
     network = f" on the backbone `{backbone}`" if backbone else ""
-    return (
-        f"A classifier of {len(description['facts']['class_names'])} classes, trained with `{description['technique']}` of "
-        f"`{LIBRARY}` {description['version']}{network}. The technique: {' '.join(said.split())}"
-    )
+    classes, name = len(description["facts"]["class_names"]), description["technique"]
+    made = f"trained with `{name}` of `{LIBRARY}` {description['version']}{network}"
+    return f"A classifier of {classes} classes, {made}. The technique: {' '.join(said.split())}"
 
 
 def _data(description: Description) -> str:
@@ -196,50 +195,34 @@ def _data(description: Description) -> str:
     lines = [
         f"- Classes, in the order of the logits: {', '.join(facts['class_names'])}",
         f"- Data: `{facts['data']}`" if facts["data"] else "- Data: not known",
-        f"- Pictures: RGB, resized to {height} x {width} pixels (height x width), bilinear with antialiasing, scaled to "
-        f"[0, 1], minus {facts['mean']}, divided by {facts['std']}",
+        f"- Pictures: RGB, resized to {height} x {width} pixels (height x width), bilinear with antialiasing, "
+        f"scaled to [0, 1], minus {facts['mean']}, divided by {facts['std']}",
     ]
     return "\n".join(lines)
 
 
-def _options(options: Mapping[str, Any], owner: type, requires: object = ()) -> str:
-    needs = [", ".join(f"`{key}`" for key in need) for need in requires]  # type: ignore[attr-defined]  # sequences
-    lines = [f"- In training it was told of each image, as far as known: one of {need}" for need in needs]
+def _options(options: Mapping[str, Any], technique: type) -> str:
+    """The priors of a technique that takes a list of them, and all options in the words of the class's docstring."""
+    lines = []
     for prior in options.get("priors") or []:
-        changed = [f"{name} = {value}" for name, value in prior["init_args"].items()]
-        lines.append(
-            f"- The prior `{prior['class_path'].rpartition('.')[2]}` with {', '.join(changed) or 'no options'}"
-        )
-    said = {
-        each.arg_name: " ".join((each.description or "").split())
-        for each in docstring_parser.parse(owner.__doc__ or "").params
-    }
-    defaults = {name: each.default for name, each in inspect.signature(owner).parameters.items()}
-    for name, value in options.items():
-        if name not in ("priors", "tuning") and value != _plain(defaults.get(name)):
-            lines.append(f"- `{name}` = {value}: {said.get(name, '')}".rstrip(": "))
-    tuning = options.get("tuning")
-    if isinstance(tuning, Mapping):
-        lines.append(f"- `tuning`: {', '.join(f'{name} = {value}' for name, value in tuning.items())}")
-    return "\n".join(
-        [*lines, "", "All other options are at their defaults."] if lines else ["All options are at their defaults."]
-    )
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
+        values = ", ".join(f"{name} = {value}" for name, value in prior["init_args"].items())
+        lines.append(f"- The prior `{prior['class_path'].rpartition('.')[2]}`: {values or 'without options'}")
+    params = docstring_parser.parse(technique.__doc__ or "").params
+    said = {each.arg_name: " ".join((each.description or "").split()) for each in params}
+    rows = [
+        f"| `{name}` | {json.dumps(value)} | {said.get(name, '')} |"
+        for name, value in options.items()
+        if name != "priors"
+    ]
+    return "\n".join([*lines, "", "| option | value | meaning |", "|---|---|---|", *rows]).lstrip()
 
 
 def _results(metrics: Mapping[str, float], further: Mapping[str, Mapping[str, float]]) -> str:
-    if not metrics and not further:
-        return "Nothing was measured."
     tables = {"On the validation images, on which the checkpoint was chosen": metrics, **further}
     parts = []
     for title, numbers in tables.items():
-        rows = [
-            f"| {METRICS.get(name.rpartition('/')[2], name)} | {name} | {value:.4g} |"
-            for name, value in numbers.items()
-        ]
+        words = {name: METRICS.get(name.rpartition("/")[2], "") for name in numbers}
+        rows = [f"| {name} | {value:.4g} | {words[name]} |" for name, value in numbers.items()]
         if rows:
-            parts.append("\n".join([f"{title}:", "", "| | name | value |", "|---|---|---|", *rows]))
-    return "\n\n".join(parts)
+            parts.append("\n".join([f"{title}:", "", "| metric | value | meaning |", "|---|---|---|", *rows]))
+    return "\n\n".join(parts) or "Nothing was measured."

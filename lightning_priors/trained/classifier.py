@@ -47,8 +47,8 @@ class Prediction(NamedTuple):
 class TrainedClassifier(nn.Module, ModelHubMixin, library_name=LIBRARY, pipeline_tag=TASK):
     """A trained technique without what only training needs, and with what its checkpoint says of the pictures.
 
-    `lightning_priors.load` makes one. ``save_pretrained(folder)`` writes it with a model card; ``push_to_hub("user/name")``
-    gives it to others, who load it by ``lightning_priors.load("user/name")``.
+    `lightning_priors.load` makes one. ``save_pretrained(folder)`` writes it with a model card;
+    ``push_to_hub("user/name")`` gives it to others, who load it by ``lightning_priors.load("user/name")``.
 
     Args:
         technique: With the trained weights; its training parts are dropped.
@@ -102,7 +102,7 @@ class TrainedClassifier(nn.Module, ModelHubMixin, library_name=LIBRARY, pipeline
         write_config(save_directory / CONFIG, self.description)
 
     @classmethod
-    def _from_pretrained(
+    def _from_pretrained(  # type: ignore[override]  # no further arguments: the files say what it is
         cls,
         *,
         model_id: str,

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 
@@ -122,7 +122,7 @@ def described(content: object, origin: str) -> Description:
         raise PriorError(f"{origin}: the option {strange!r} names a file or code, which is never read or run")
     if not all(isinstance(value, int | float) for value in given["metrics"].values()):
         raise PriorError(f"{origin}: a metric is no number")
-    return Description(**{name: given[name] for name in wanted})  # type: ignore[typeddict-item]  # checked above
+    return cast(Description, {name: given[name] for name in wanted})
 
 
 def _are(values: object, kind: type) -> bool:

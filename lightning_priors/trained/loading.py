@@ -26,8 +26,8 @@ def load(
 
     Args:
         where: A run folder, of which the best checkpoint is taken; a checkpoint; a safetensors file or a folder that
-            `TrainedClassifier.save_pretrained` or ``lightning-priors export`` wrote; or, where there is no such path, a
-            repository of the Hugging Face Hub, ``user/name``.
+            `TrainedClassifier.save_pretrained` or ``lightning-priors export`` wrote; or, where there is no such path,
+            a repository of the Hugging Face Hub, ``user/name``.
         technique: Its class, where that is not one of this library; a checkpoint only tells its name and never
             imports anything.
         device: Where to put the network; by default a GPU where there is one.
@@ -36,8 +36,8 @@ def load(
         The classifier, ready to be asked.
 
     Raises:
-        PriorError: If there is no such run, checkpoint or repository, it names a technique that is not known, or it does
-            not say what it was trained on.
+        PriorError: If there is no such run, checkpoint or repository, it names a technique that is not known, or it
+            does not say what it was trained on.
 
     Example:
         classifier = lightning_priors.load("runs/CAMRestriction/version_0")

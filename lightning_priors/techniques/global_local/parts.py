@@ -252,10 +252,8 @@ def _region_of_peak(evidence: Tensor, strong: Tensor) -> Tensor:
     """(B, h, w) bool: the cells of `strong` (B, h, w) that are connected with the maximum."""
     region = strong & (evidence == evidence.amax((1, 2), keepdim=True))
     if torch.compiler.is_exporting():  # the same loop, as an operator
-        region, _ = torch.while_loop(
-            _differs, lambda now, before: (_grown(now, strong), now.clone()), (region, ~region)
-        )
-        return region
+        grow = lambda now, before: (_grown(now, strong), now.clone())  # noqa: E731
+        return torch.while_loop(_differs, grow, (region, ~region))[0]  # type: ignore[no-any-return, no-untyped-call]
     while not torch.equal(grown := _grown(region, strong), region):
         region = grown
     return region
