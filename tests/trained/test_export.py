@@ -1,4 +1,4 @@
-"""Exported files answer as PyTorch does, at every batch size; the oracle is another runtime on the pixels themselves."""
+"""Exported files answer as PyTorch does, at every batch size; the oracle is another runtime on the pixels."""
 
 import json
 import subprocess
@@ -21,7 +21,8 @@ from lightning_priors.export.pictures import pictures_for
 from lightning_priors.export.write import greatest_difference, write
 from lightning_priors.techniques import PriorAttention
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("GlobalLocal") else name for name in TECHNIQUES]
+QUICK = ("Pretrained", "Combined")
+ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TECHNIQUES]
 
 
 def drawn(count: int, height: int, width: int) -> torch.Tensor:
@@ -48,7 +49,7 @@ def check_against_pytorch(answers, run: Path) -> None:
         np.testing.assert_allclose(probabilities, expected[0].softmax(1).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("name", ALL)
 def test_an_onnx_file_answers_as_the_classifier_in_batches_and_pictures_of_any_size(runs, tmp_path, capsys, name):
     run = runs(name)[1]
     session = onnxruntime.InferenceSession(export(run, tmp_path / "model.onnx"))
