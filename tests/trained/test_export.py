@@ -10,10 +10,12 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from short_runs import TECHNIQUES, kakapos, train
+from short_runs import TECHNIQUES, train
 
 import lightning_priors
 from lightning_priors.__main__ import main
+from lightning_priors.data import PriorDataModule
+from lightning_priors.data.sources import Kakapo
 from lightning_priors.errors import PriorError
 from lightning_priors.export import formats
 from lightning_priors.export.command import folder_of
@@ -86,12 +88,11 @@ def test_exported_safetensors_load_back(runs, tmp_path):
 def test_a_network_of_one_size_says_so(tmp_path, capsys):
     """A vision transformer answers through the attention between its tokens."""
     module = PriorAttention(backbone="test_vit", attention="tokens")
-    data = kakapos()
-    data.image_size = 160
+    data = PriorDataModule(Kakapo(), batch_size=8, image_size=160, images_per_class=8, val_fraction=0.02)
     run = train(module, tmp_path / "run", data)
     session = onnxruntime.InferenceSession(export(run, tmp_path / "model.onnx"))
     told = capsys.readouterr().out
-    assert "pictures of any size: no, the network of 160 x 160 pixels takes no other" in told
+    assert "pictures of any size: no, the file takes 160 x 160 pixels alone" in told
     assert "in batches of 1, 2, 5, at 160 x 160 pixels" in told
     assert json.loads(session.get_modelmeta().custom_metadata_map["any_size"]) is False
     assert session.run(["cam"], {"image": np.zeros((3, 3, 160, 160), np.float32)})[0].shape == (3, 2, 10, 10)
