@@ -58,8 +58,12 @@ def graph_of(classifier: TrainedClassifier, any_size: bool) -> ExportedProgram:
         any_size: Whether pictures may have any height and width, and not only those that it was trained with.
 
     Raises:
-        Exception: Whatever torch raises for a network that cannot be traced so.
+        NotImplementedError: If the padding depends on the size, as in TensorFlow's networks.
+        Exception: Whatever else torch raises for a network that cannot be traced so.
     """
+    if any_size and any(type(module).__name__.endswith("Same") for module in classifier.modules()):
+        # as timm names them; torch would reason for many minutes about what each layer pads
+        raise NotImplementedError("the layers pad by an amount that depends on the size of the picture")
     sides = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC} if any_size else {}
     example = torch.rand(2, 3, *classifier.image_size)
     with quiet(), torch.no_grad():

@@ -21,7 +21,8 @@ from lightning_priors.export import formats
 from lightning_priors.export.command import folder_of
 from lightning_priors.export.pictures import pictures_for
 from lightning_priors.export.write import greatest_difference, write
-from lightning_priors.techniques import PriorAttention
+from lightning_priors.techniques import Pretrained, PriorAttention
+from lightning_priors.trained import TrainedClassifier
 
 QUICK = ("Pretrained", "Combined")
 ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TECHNIQUES]
@@ -96,6 +97,18 @@ def test_a_network_of_one_size_says_so(tmp_path, capsys):
     assert "in batches of 1, 2, 5, at 160 x 160 pixels" in told
     assert json.loads(session.get_modelmeta().custom_metadata_map["any_size"]) is False
     assert session.run(["cam"], {"image": np.zeros((3, 3, 160, 160), np.float32)})[0].shape == (3, 2, 10, 10)
+
+
+@pytest.mark.slow
+def test_a_network_that_pads_by_the_size_is_exported_for_its_own(tmp_path):
+    facts = {"class_names": ["a", "b"], "image_size": [64, 64], "mean": [0.5] * 3, "std": [0.2] * 3, "data": ""}
+    classifier = TrainedClassifier(Pretrained(backbone="tf_efficientnet_lite0"), facts)
+    pictures, _ = pictures_for(tmp_path)
+    no, found = write(classifier, "onnx", tmp_path / "model.onnx", pictures)
+    assert no == "pictures of any size: no, the file takes 64 x 64 pixels alone"
+    assert found.endswith("in batches of 1, 2, 5, at 64 x 64 pixels")
+    (other,) = write(classifier, "safetensors", tmp_path / "model.safetensors", pictures)
+    assert other.endswith("at 64 x 64 and 96 x 128 pixels")
 
 
 @pytest.mark.parametrize("wrong", ["value", "shape", "nan"])
