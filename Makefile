@@ -38,5 +38,5 @@ $(VENV)/installed: pyproject.toml setup.cfg
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing the dependencies, a few minutes the first time"
-	$(BIN)/python -m pip install --quiet --editable '.[dev,offline,torchjd]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,offline,onnx,serve,torchjd]'
 	@touch $@

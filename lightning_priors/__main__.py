@@ -21,6 +21,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "count, check and draw the pictures and their priors, before training",
         "lightning_priors.cli.inspect_data",
     ),
+    "export": (
+        "write a trained classifier as ONNX, safetensors or torch.export, with a model card",
+        "lightning_priors.export",
+    ),
 }
 """For each command one line of help, and the module whose ``main(arguments) -> int`` runs it.
 

@@ -34,7 +34,7 @@ BELOW = {
         "batch",
         "errors",
     },
-    "trained": {"techniques", "callbacks", "data", "functional", "batch", "errors"},
+    "trained": {"techniques", "callbacks", "data", "functional", "batch", "errors", ""},
     "cli": {"trained", "techniques", "priors", "data", "callbacks", "import_path", "yaml_file", "batch", "errors"},
     "compare": {
         "cli",
@@ -49,6 +49,7 @@ BELOW = {
         "batch",
         "errors",
     },
+    "export": {"compare", "cli", "trained", "data", "errors"},
     "__main__": {"errors", ""},
     "__init__": {"trained", "techniques", "priors", "data", "nn", "batch", "errors"},
 }

@@ -24,8 +24,13 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             name = unknown.split()[0].partition("=")[0]
-            raise PriorError(f"compare has no option {name}; {nearest(name, self._option_string_actions)}")
-        raise PriorError(f"compare: {message}")
+            raise PriorError(f"{self.command} has no option {name}; {nearest(name, self._option_string_actions)}")
+        raise PriorError(f"{self.command}: {message}")
+
+    @property
+    def command(self) -> str:
+        """The command's name, without the program's."""
+        return self.prog.split()[-1]
 
 
 def main(argv: Sequence[str]) -> int:

@@ -187,7 +187,7 @@ class Backbone(StartsFromWeights):
         if features.ndim == 3:  # tokens
             height, width = (side // patch for side, patch in zip(image.shape[2:], self._patch(), strict=True))
             features = features[:, int(self.model.num_prefix_tokens) :]  # type: ignore[arg-type]
-            return features.transpose(1, 2).reshape(len(image), -1, height, width)
+            return features.transpose(1, 2).reshape(image.shape[0], -1, height, width)
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
             return features.permute(0, 3, 1, 2)
         return features
@@ -363,7 +363,7 @@ class TokenAttention:
             queries = queries[:, :, :1]
         log_attention = log_received_attention(queries * cast(float, self._attention.scale), keys)
         patches = log_attention[:, int(self._model.num_prefix_tokens) :]  # type: ignore[arg-type]
-        return patches.reshape(len(features), *features.shape[2:])
+        return patches.reshape(features.shape[0], *features.shape[2:])
 
 
 @contextmanager

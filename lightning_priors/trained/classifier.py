@@ -1,12 +1,14 @@
 """A trained classifier that is asked about pictures."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -15,7 +17,11 @@ from lightning_priors.data.transforms import evaluation_image
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.techniques import PriorModule
 from lightning_priors.techniques.facts import Facts
+from lightning_priors.trained.card import LIBRARY, TASK, model_card
+from lightning_priors.trained.description import Description, build, describe_classifier
+from lightning_priors.trained.hub import download
 from lightning_priors.trained.pictures import Picture, name_of, pictures_of, pixels
+from lightning_priors.trained.saved import CONFIG, WEIGHTS, Saved, fill, read_saved, write_config, write_weights
 
 READERS = 4
 """Threads that read pictures while the network works; decoding releases Python's lock."""
@@ -38,14 +44,16 @@ class Prediction(NamedTuple):
     """(K, h, w) float32 on the CPU, the class activation maps that the logits are the means of, up to the bias."""
 
 
-class TrainedClassifier(nn.Module):
+class TrainedClassifier(nn.Module, ModelHubMixin, library_name=LIBRARY, pipeline_tag=TASK):
     """A trained technique without what only training needs, and with what its checkpoint says of the pictures.
 
-    `lightning_priors.load` makes one.
+    `lightning_priors.load` makes one. ``save_pretrained(folder)`` writes it with a model card;
+    ``push_to_hub("user/name")`` gives it to others, who load it by ``lightning_priors.load("user/name")``.
 
     Args:
         technique: With the trained weights; its training parts are dropped.
         facts: Class names, image size and normalisation.
+        metrics: Of the validation images when it was trained, by name.
 
     >>> import lightning_priors as lp
     >>> facts = {"class_names": ["kakapo", "other"], "image_size": [64, 64], "mean": [0.485, 0.456, 0.406],
@@ -56,11 +64,59 @@ class TrainedClassifier(nn.Module):
     ((8, 8), ['kakapo', 'other'])
     """
 
-    def __init__(self, technique: PriorModule, facts: Facts) -> None:
+    def __init__(self, technique: PriorModule, facts: Facts, metrics: Mapping[str, float] | None = None) -> None:
         super().__init__()
         technique.drop_training_parts()
         self.technique = technique.eval().requires_grad_(False)
         self.facts = facts
+        self.metrics = dict(metrics or {})
+
+    @classmethod
+    def from_saved(cls, saved: Saved, technique: type[PriorModule] | None = None) -> Self:
+        """Builds a classifier from what `lightning_priors.trained.saved.read_saved` has read.
+
+        Args:
+            saved: What it is, and where its weights are.
+            technique: The class, where it is none of this library.
+
+        Raises:
+            PriorError: If the description and the weights do not belong together, or there is no such technique.
+        """
+        description = saved.description
+        built = cls(build(description, saved.origin, technique), description["facts"], description["metrics"])
+        fill(built, saved.weights)
+        return built
+
+    @property
+    def description(self) -> Description:
+        """What a file says of the classifier beside its weights."""
+        return describe_classifier(self.technique, self.facts, self.metrics)
+
+    def generate_model_card(self) -> ModelCard:
+        """Writes what others have to know; see `lightning_priors.trained.card`."""
+        return model_card(self.description, type(self.technique))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """What `save_pretrained` and `push_to_hub` call."""
+        write_weights(save_directory / WEIGHTS, self, self.description)
+        write_config(save_directory / CONFIG, self.description)
+
+    @classmethod
+    def _from_pretrained(  # type: ignore[override]  # no further arguments: the files say what it is
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+    ) -> Self:
+        """What `from_pretrained` calls."""
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = download(model_id, revision, cache_dir, force_download, token, local_files_only)
+        return cls.from_saved(read_saved(folder))
 
     @property
     def class_names(self) -> list[str]:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import torch
 
-import lightning_priors.techniques
 from lightning_priors.errors import PriorError, nearest
 from lightning_priors.techniques import PriorModule
 from lightning_priors.trained.checkpoint import read_checkpoint, trained_technique
 from lightning_priors.trained.classifier import TrainedClassifier
+from lightning_priors.trained.description import technique_named
+from lightning_priors.trained.hub import download, is_hub_id
+from lightning_priors.trained.saved import is_saved, read_saved
 
 CHECKPOINTS = ("checkpoints/best.ckpt", "best.ckpt", "checkpoints/last.ckpt", "last.ckpt")
 """Where a run folder, or its folder of checkpoints, has the one to use; the first that exists."""
@@ -23,7 +25,9 @@ def load(
     """Loads a trained classifier. A checkpoint is enough: neither its data nor its configuration are needed.
 
     Args:
-        where: A run folder, of which the best checkpoint is taken, or a checkpoint.
+        where: A run folder, of which the best checkpoint is taken; a checkpoint; a safetensors file or a folder that
+            `TrainedClassifier.save_pretrained` or ``lightning-priors export`` wrote; or, where there is no such path,
+            a repository of the Hugging Face Hub, ``user/name``.
         technique: Its class, where that is not one of this library; a checkpoint only tells its name and never
             imports anything.
         device: Where to put the network; by default a GPU where there is one.
@@ -32,8 +36,8 @@ def load(
         The classifier, ready to be asked.
 
     Raises:
-        PriorError: If there is no such run or checkpoint, it names a technique that is not known, or it does not say
-            what it was trained on.
+        PriorError: If there is no such run, checkpoint or repository, it names a technique that is not known, or it
+            does not say what it was trained on.
 
     Example:
         classifier = lightning_priors.load("runs/CAMRestriction/version_0")
@@ -44,16 +48,21 @@ def load(
     Traceback (most recent call last):
     lightning_priors.errors.PriorError: there is no run or checkpoint no/such/run
     """
-    path = checkpoint_of(where)
+    place = Path(where)
+    if not place.exists() and is_hub_id(str(where)):
+        place = _from_hub(str(where))
+    if is_saved(place):
+        return TrainedClassifier.from_saved(read_saved(place), technique).to(device or best_device())
+    path = checkpoint_of(place)
     checkpoint = read_checkpoint(str(path))
-    kind = technique or _technique(trained_technique(checkpoint), path)
+    kind = technique or technique_named(trained_technique(checkpoint), str(path))
     facts = checkpoint.get("facts")
     if not facts:
         raise PriorError(f"{path} does not hold class names and image size; continue its run for an epoch to add them")
     # building draws first weights, which are overwritten, and asks for gradients to see which weights matter
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         module = kind.load_from_checkpoint(path, map_location="cpu")
-    return TrainedClassifier(module, facts).to(device or best_device())
+    return TrainedClassifier(module, facts, checkpoint.get("metrics")).to(device or best_device())
 
 
 def checkpoint_of(where: str | Path) -> Path:
@@ -78,8 +87,7 @@ def checkpoint_of(where: str | Path) -> Path:
         hint = f"; choose from {', '.join(below[:5])}" if below else ""
         raise PriorError(f"the folder {path} has no checkpoints/best.ckpt{hint}")
     if not path.is_file():
-        beside = sorted(str(entry) for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise PriorError(f"there is no run or checkpoint {path}; {nearest(str(path), beside)}".rstrip("; "))
+        raise PriorError(f"there is no run or checkpoint {path}; {_nearest_beside(path)}".rstrip("; "))
     return path
 
 
@@ -93,11 +101,14 @@ def best_device() -> torch.device:
     return accelerator if accelerator is not None else torch.device("cpu")
 
 
-def _technique(name: str, path: Path) -> type[PriorModule]:
-    """The class of this library that has a name."""
-    known = {name: getattr(lightning_priors.techniques, name) for name in lightning_priors.techniques.__all__}
-    classes = {name: kind for name, kind in known.items() if isinstance(kind, type) and issubclass(kind, PriorModule)}
-    if name not in classes:
-        said = f"names the technique {name!r}" if name else "does not say its technique"
-        raise PriorError(f"{path} {said}; give its class as technique, or {nearest(name, classes)}")
-    return classes[name]
+def _from_hub(name: str) -> Path:
+    """The folder with what the Hub has; a name that is nowhere may be a misspelt path too."""
+    try:
+        return download(name)
+    except PriorError as error:
+        raise PriorError(f"{error}; {_nearest_beside(Path(name))}".rstrip("; ")) from error
+
+
+def _nearest_beside(path: Path) -> str:
+    """The hint to what lies where a path should be."""
+    return nearest(str(path), sorted(map(str, path.parent.iterdir()))) if path.parent.is_dir() else ""

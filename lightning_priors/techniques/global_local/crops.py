@@ -43,6 +43,22 @@ def emptiest_quarters(boxes: Tensor, image_size: Sequence[int]) -> Tensor:
     return quarters[(covered + torch.rand_like(covered)).argmin(1)]  # a square pixel more or less does not matter
 
 
+def count_by_owner(owner: Tensor, count: int) -> Tensor:
+    """Counts the crops of each picture; unlike ``torch.bincount`` it can be exported for batches of any size.
+
+    Args:
+        owner: (N,) int64, the picture of each crop.
+        count: Number of pictures B.
+
+    Returns:
+        (B,) int64.
+
+    >>> count_by_owner(torch.tensor([0, 0, 2]), 3)
+    tensor([2, 0, 1])
+    """
+    return owner.new_zeros(count).index_add(0, owner, torch.ones_like(owner))
+
+
 def mean_by_owner(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """Averages over the crops of each picture.
 
@@ -57,6 +73,6 @@ def mean_by_owner(values: Tensor, owner: Tensor, count: int) -> Tensor:
     >>> mean_by_owner(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3).flatten()
     tensor([2., 0., 5.])
     """
-    number = torch.bincount(owner, minlength=count).clamp(min=1)
+    number = count_by_owner(owner, count).clamp(min=1)
     total = values.new_zeros(count, *values.shape[1:]).index_add(0, owner, values)
     return total / number.view(-1, *[1] * (values.ndim - 1))

@@ -79,11 +79,11 @@ class Fusion(nn.Module):
         if self.kind == "gate":
             weights = self.gate(features).softmax(1)
         elif self.kind == "weights":
-            weights = self.weights.expand(len(features), 2)
+            weights = self.weights.expand(features.shape[0], 2)
         elif self.kind == "mean":
-            weights = features.new_tensor([1 - self.local_share, self.local_share]).expand(len(features), 2)
+            weights = features.new_tensor([1 - self.local_share, self.local_share]).expand(features.shape[0], 2)
         else:
-            weights = features.new_ones(len(features), 2)
+            weights = features.new_ones(features.shape[0], 2)
         weights = torch.where(has_part[:, None], weights, weights.new_tensor([1.0, 0.0]))
         if self.kind == "concatenation":
             return torch.where(has_part[:, None], self.classify(features), global_logits), weights

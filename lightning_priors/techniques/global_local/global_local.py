@@ -16,7 +16,7 @@ from lightning_priors.functional.prior_maps import boxes_to_grid
 from lightning_priors.nn import Classifier
 from lightning_priors.priors import Prior, PriorStep, Seen, attach_priors, needed_in_evaluation, restore, see, step_from
 from lightning_priors.techniques.base import PriorModule
-from lightning_priors.techniques.global_local.crops import Crops, mean_by_owner
+from lightning_priors.techniques.global_local.crops import Crops, count_by_owner, mean_by_owner
 from lightning_priors.techniques.global_local.cutting import cut_out, exchange_backgrounds
 from lightning_priors.techniques.global_local.fusion import Fusion, FusionKind
 from lightning_priors.techniques.global_local.part_finder import PartFinder, Parts
@@ -234,12 +234,14 @@ class GlobalLocal(PriorModule):
         """Computes logits (B, K) and maps (B, K, h, w) from the global branch and given parts."""
         parts = self.look_at_crops(image, crops)
         logits, weights = self.fuse(whole, parts, crops.owner)
-        count = torch.bincount(crops.owner, minlength=len(image)).clamp(min=1)
+        count = count_by_owner(crops.owner, image.shape[0]).clamp(min=1)
         global_cam = self.fusion.branch_cam(0, whole.features, whole.cam, weights)
         local_cam = self.fusion.branch_cam(1, parts.features, parts.cam, weights[crops.owner])
         local_cam = local_cam / count[crops.owner, None, None, None]
         size = whole.cam.shape[2:]
-        return logits, global_cam + paste_maps(local_cam, crops.boxes, crops.owner, len(image), image.shape[2:], size)
+        return logits, global_cam + paste_maps(
+            local_cam, crops.boxes, crops.owner, image.shape[0], image.shape[2:], size
+        )
 
     def evaluate(self, batch: PriorBatch, stage: str) -> Tensor:
         """Runs the shared evaluation with the parts that are found, and logs the accuracies of branches and oracle."""
@@ -268,7 +270,7 @@ class GlobalLocal(PriorModule):
 
         Where it is said how much of their pixels is target (N, crop_size, crop_size), before other backgrounds.
         """
-        if len(crops.owner) == 0:
+        if crops.owner.shape[0] == 0:
             channels, classes = self.local_branch.head.weight.shape[1], len(self.local_branch.head.bias)
             features, logits = image.new_zeros(0, channels, 1, 1), image.new_zeros(0, classes)
             return Branch(features, logits, image.new_zeros(0, classes, 1, 1))
@@ -283,12 +285,12 @@ class GlobalLocal(PriorModule):
 
     def fuse(self, whole: Branch, parts: Branch, owner: Tensor) -> tuple[Tensor, Tensor]:
         """Computes fused logits (B, K) and weights of the branches (B, 2); gradients pass on only if joint."""
-        count = len(whole.logits)
+        count = whole.logits.shape[0]
         local_features = mean_by_owner(parts.features.mean((2, 3)), owner, count)
         answers = [whole.features.mean((2, 3)), whole.logits, local_features, mean_by_owner(parts.logits, owner, count)]
         if not self.joint:
             answers = [answer.detach() for answer in answers]
-        logits, weights = self.fusion(*answers, torch.bincount(owner, minlength=count) > 0)
+        logits, weights = self.fusion(*answers, count_by_owner(owner, count) > 0)
         return logits, weights
 
     def _targets(self, batch: PriorBatch, found: Tensor, crops: Crops) -> Tensor:
@@ -312,7 +314,7 @@ class GlobalLocal(PriorModule):
             found = peak_boxes(evidence, size, self.peak_threshold)[:, None]
         else:
             found = covered_boxes(whole.parts.covered.detach(), size)
-        owner = torch.arange(len(image), device=image.device)
+        owner = torch.arange(image.shape[0], device=image.device)
         owner = owner if wanted is None else owner[wanted]
         parts = found[owner].flatten(0, 1)
         return Crops(square_boxes(parts, scale), owner.repeat_interleave(found.shape[1]), parts)

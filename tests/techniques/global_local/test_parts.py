@@ -1,6 +1,9 @@
 """Boxes of parts, the part that is found, and the maps put back."""
 
+import warnings
+
 import pytest
+import scipy.ndimage
 import torch
 
 from lightning_priors.techniques.global_local.parts import (
@@ -59,6 +62,33 @@ def test_the_box_holds_the_region_of_the_peak_and_no_other() -> None:
 def test_a_winding_region_is_followed_to_its_end() -> None:
     spiral = torch.tensor([[9.0, 8, 8, 8], [0, 0, 0, 8], [8, 8, 0, 8], [8, 0, 0, 8], [8, 8, 8, 8]])
     assert peak_boxes(spiral[None], (5, 4)).tolist() == [[0.0, 0.0, 4.0, 5.0]]
+
+
+def test_the_region_of_the_peak_is_what_scipy_labels() -> None:
+    torch.manual_seed(0)
+    for evidence in torch.randn(40, 9, 13):
+        labels, _ = scipy.ndimage.label((evidence >= 0.1 * evidence.max()).numpy())
+        place = divmod(int(evidence.argmax()), 13)
+        rows, columns = scipy.ndimage.find_objects(labels)[labels[place] - 1]
+        expected = [columns.start, rows.start, columns.stop, rows.stop]
+        assert peak_boxes(evidence[None], (9, 13), 0.1)[0].tolist() == expected
+
+
+class Peaks(torch.nn.Module):
+    def forward(self, evidence: torch.Tensor) -> torch.Tensor:
+        return peak_boxes(evidence, (43, 101), 0.1)
+
+
+def test_exported_the_box_is_the_same_for_any_number_of_maps() -> None:
+    maps = {0: torch.export.Dim.DYNAMIC}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about itself
+        program = torch.export.export(Peaks(), (torch.randn(2, 9, 13),), dynamic_shapes=(maps,)).module()
+    spiral = torch.tensor([[9.0, 8, 8, 8], [0, 0, 0, 8], [8, 8, 0, 8], [8, 0, 0, 8], [8, 8, 8, 8]])
+    winding = torch.zeros(1, 9, 13)
+    winding[0, 2:7, 5:9] = spiral
+    for evidence in (torch.randn(1, 9, 13), torch.randn(30, 9, 13), winding, -torch.rand(3, 9, 13)):
+        assert torch.equal(program(evidence), Peaks()(evidence))
 
 
 def test_a_map_without_positive_evidence_gives_the_cell_of_its_maximum() -> None:
