@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "validate": ("evaluate a checkpoint on the validation images", LIGHTNING),
     "test": ("evaluate a checkpoint on the test images", LIGHTNING),
     "predict": ("write the class probabilities of the test images to predictions.csv", LIGHTNING),
+    "configs": ("list the configurations that -c finds by their names", "lightning_priors.shipped"),
     "compare": ("run several techniques and seeds under one protocol and summarise them", "lightning_priors.compare"),
     "inspect-data": (
         "count, check and draw the pictures and their priors, before training",
@@ -36,7 +37,7 @@ usage: lightning-priors COMMAND [options]
   lightning-priors --version
 
 examples:
-  lightning-priors fit -c configs/techniques/cam_restriction.yaml --trainer.max_epochs 10
+  lightning-priors fit -c cam_restriction --trainer.max_epochs 10
   lightning-priors fit --model Pretrained --data.source Waterbirds --data.source.root DIR
   lightning-priors fit --model.help CAMRestriction
   lightning-priors test -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\

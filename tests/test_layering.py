@@ -15,6 +15,7 @@ BELOW = {
     "errors": set(),
     "import_path": {"errors"},
     "yaml_file": {"errors"},
+    "shipped": {"errors"},
     "batch": {"errors"},
     "hypergradient": set(),
     "functional": {"batch", "errors"},
@@ -35,7 +36,7 @@ BELOW = {
         "errors",
     },
     "trained": {"techniques", "callbacks", "data", "functional", "batch", "errors"},
-    "cli": {"trained", "techniques", "priors", "data", "callbacks", "import_path", "yaml_file", "batch", "errors"},
+    "cli": {"trained", "techniques", "priors", "data", "callbacks", "import_path", "yaml_file", "shipped", "batch", "errors"},
     "compare": {
         "cli",
         "yaml_file",
@@ -46,6 +47,7 @@ BELOW = {
         "nn",
         "metrics",
         "functional",
+        "shipped",
         "batch",
         "errors",
     },
@@ -93,7 +95,7 @@ def test_imports_go_downward_only(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_heavy_libraries_stay_where_they_belong(path):
     roots = {name.partition(".")[0] for name in imported(path)}
-    if part(path) in ("functional", "hypergradient", "nn", "priors", "batch", "errors", "import_path"):
+    if part(path) in ("functional", "hypergradient", "nn", "priors", "batch", "errors", "import_path", "shipped"):
         assert not roots & {"lightning", "pytorch_lightning", "wandb", "jsonargparse"}
     if path != PACKAGE / "nn" / "backbone.py":
         assert "timm" not in roots

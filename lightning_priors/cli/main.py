@@ -28,8 +28,9 @@ from lightning_priors.cli.user_modules import import_failure, watched_imports, w
 from lightning_priors.cli.wandb_offline import go_offline_if_needed, session
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import Source
-from lightning_priors.errors import PriorError, nearest
+from lightning_priors.errors import PriorError
 from lightning_priors.priors import Prior
+from lightning_priors.shipped import config_folder, find_config
 from lightning_priors.techniques import PriorModule
 from lightning_priors.trained.checkpoint import changes, fits, read_checkpoint, trained_technique
 
@@ -111,19 +112,19 @@ class Parser(LightningArgumentParser):
 
 
 class ConfigFile(ActionConfigFile):
-    """The option ``-c``: a later file wins over an earlier one, and an error line begins with the file's name."""
+    """The option ``-c``: a later file wins over an earlier one, and an error line begins with the file's name.
+
+    A shipped configuration can be given by its name alone.
+    """
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Adds the entries of one file."""
-        path = Path(values)
-        if not path.is_file():
-            files = sorted(path.parent.glob("*.yaml")) or sorted(Path("configs").rglob("*.yaml"))
-            raise PriorError(f"there is no file {values}; {nearest(str(values), map(str, files))}".rstrip("; "))
+        path, _ = find_config(str(values))
         try:
             for name in _choices_in(yaml.safe_load(path.read_text())):
                 if namespace.get(f"model.init_args.{name}") is not None:
                     namespace[f"model.init_args.{name}"] = None
-            super().__call__(parser, namespace, values, option_string)  # type: ignore[no-untyped-call]
+            super().__call__(parser, namespace, str(path), option_string)  # type: ignore[no-untyped-call]
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else "?"
             raise PriorError(f"{values}, line {line}: {error.problem}") from error
@@ -234,6 +235,9 @@ class PriorCLI(Command):
     def before_instantiate_classes(self) -> None:
         """Reads the checkpoint before anything is built, and takes W&B offline where it cannot be reached."""
         config = self.config[self.config.subcommand]
+        for path in map(str, config.config or []):
+            if Path(path).is_relative_to(config_folder()):
+                rank_zero_info(f"-c: the shipped configuration {path}")
         if config.ckpt_path is not None:
             self.checkpoint = read_checkpoint(config.ckpt_path)
             trained = trained_technique(self.checkpoint)
