@@ -1,6 +1,8 @@
 """The front of the command line: answers what needs no torch at once and hands the rest over."""
 
+import errno
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -51,14 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; by default those of the process.
 
     Returns:
-        The exit code: 0, 1 for a failure, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
+        The exit code: 0, 1 for a failure, 2 for a user's mistake, 130 after Ctrl-C, 141 when nobody reads the output
+        any more, 143 after SIGTERM.
 
     >>> main(["--version"])
     lightning-priors 0.1.0
     0
     """
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        return _flushed(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:
+        _write_no_more()
+        return 141
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _write_no_more()
+        print(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 1
     except PriorError as error:
         print(f"error: {last_line(error)}", file=sys.stderr)
         return 2
@@ -78,6 +90,20 @@ def last_line(error: PriorError) -> str:
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^[\w.]+Error: ", "", lines[-1])
+
+
+def _flushed(arguments: list[str]) -> int:
+    """Runs a command and writes all of its output now, while an error that this meets can still be handled."""
+    try:
+        return _dispatch(arguments)
+    finally:
+        sys.stdout.flush()
+
+
+def _write_no_more() -> None:
+    """Sends what is still to be written nowhere: Python would try once more at its end, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:
