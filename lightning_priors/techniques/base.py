@@ -26,6 +26,7 @@ from lightning_priors.functional.distributed import hold_buffers, release_buffer
 from lightning_priors.functional.prior_maps import prior_map
 from lightning_priors.nn import Backbone, StartsFromWeights
 from lightning_priors.priors import Prior, PriorStep, describe
+from lightning_priors.ranges import check_counts, check_not_negative, check_positive
 from lightning_priors.techniques.evaluation import class_metrics, spatial_metrics
 from lightning_priors.techniques.facts import Facts, training_facts
 from lightning_priors.techniques.finite import (
@@ -60,6 +61,9 @@ class PriorModule(L.LightningModule, ABC):
         tuning: How pretrained weights are tuned.
         extra_metrics: Further metrics by name, logged as ``val/<name>`` and ``test/<name>``. Their ``update`` takes
             some of ``preds``, the logits (B, K), ``target``, the labels (B,), and ``group`` (B,).
+
+    Raises:
+        PriorError: If a number is out of its range, or a metric is for another number of classes.
     """
 
     requires: ClassVar[Sequence[Sequence[str]]] = ()
@@ -78,6 +82,9 @@ class PriorModule(L.LightningModule, ABC):
         extra_metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
+        check_counts({"num_classes": num_classes})
+        check_positive({"lr": lr})
+        check_not_negative({"weight_decay": weight_decay, "warmup_epochs": warmup_epochs})
         for name, given in (("optimizer", optimizer), ("scheduler", scheduler)):
             if given is not None and not callable(given):
                 raise PriorError(f"{name} is a function that makes one, such as a class, not a {type(given).__name__}")

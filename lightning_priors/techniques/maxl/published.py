@@ -19,6 +19,7 @@ from lightning_priors.hypergradient import (
     stepped_parameters,
     unrolled_label_gradient,
 )
+from lightning_priors.ranges import check_not_negative
 from lightning_priors.techniques.maxl.label_generator import TaskOutputs
 from lightning_priors.techniques.maxl.label_learner import LabelLearner, LabelledPart, PartOfBatch
 from lightning_priors.techniques.maxl.two_networks import TwoNetworks
@@ -97,6 +98,7 @@ class PublishedMAXL(TwoNetworks):
             extra_metrics=extra_metrics,
         )
         self.save_hyperparameters()
+        check_not_negative({"aux_weight": aux_weight, "entropy_weight": entropy_weight})
         self.method = method
         self.learner = LabelLearner(
             self.generator,
