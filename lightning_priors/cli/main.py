@@ -18,12 +18,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
-from lightning_priors.callbacks import PredictionWriter, RunCheckpoint, WholeFiles, run_folder
+from lightning_priors.callbacks import PredictionWriter, RunCheckpoint, StartReport, WholeFiles, run_folder
 from lightning_priors.cli.class_paths import check_class_paths, not_a_class
-from lightning_priors.cli.errors import explain
+from lightning_priors.cli.errors import explain, missing_package
 from lightning_priors.cli.interruption import plain_interruptions
 from lightning_priors.cli.lightning import Command, import_path, make_optional, option_names
 from lightning_priors.cli.quiet import less_noise
+from lightning_priors.cli.run_folders import remove_failed_start, run_of, unused
 from lightning_priors.cli.user_modules import import_failure, watched_imports, working_folder_importable
 from lightning_priors.cli.wandb_offline import go_offline_if_needed, session
 from lightning_priors.data import PriorDataModule
@@ -163,10 +164,12 @@ class RunRecord(SaveConfigCallback):
         checkpoint["chosen"] = _chosen(self.config)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Says how to continue a run that was interrupted."""
+        """Says how to continue a run that was interrupted, and removes what a failed start has left."""
         last = run_folder(trainer) / "checkpoints" / "last.ckpt"
         if isinstance(exception, KeyboardInterrupt | SIGTERMException) and last.is_file():
             rank_zero_info(f"to continue after the last full epoch: the same command with --ckpt_path {last}")
+        if trainer.is_global_zero:
+            remove_failed_start(run_folder(trainer))
 
 
 class PriorCLI(Command):
@@ -177,6 +180,7 @@ class PriorCLI(Command):
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        self.names_folder = any(argument.startswith("--trainer.default_root_dir") for argument in arguments)
         self.given: dict[str, Any] = {}
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
@@ -185,7 +189,7 @@ class PriorCLI(Command):
             subclass_mode_model=True,
             save_config_callback=RunRecord,
             # Lightning's `save_last` keeps a copy of the best checkpoint; a run that was interrupted needs the last one
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [PredictionWriter(), RunCheckpoint(filename="last")]},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [*self._reporters(), RunCheckpoint(filename="last")]},
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={"allow_abbrev": False},
@@ -248,16 +252,16 @@ class PriorCLI(Command):
             go_offline_if_needed()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Puts the run folder ``runs/<Technique>/version_<N>`` before the loggers that the user asked for.
+        """Puts the run folder before the loggers that the user asked for.
 
         The first logger decides where checkpoints, panels and the configuration go.
         """
         options = self.built("trainer")
         if options.enable_checkpointing is False:
             self.parser_of(str(self.subcommand)).callback_keys.remove("checkpoint")
-            self.trainer_defaults["callbacks"] = [PredictionWriter()]
+            self.trainer_defaults["callbacks"] = self._reporters()
         asked = options.logger
-        folder = RunFolder(options.default_root_dir, name=type(self.model).__name__)
+        folder = self._run_folder(options.default_root_dir)
         if asked is False:
             kwargs["default_root_dir"] = folder.log_dir
         else:
@@ -271,6 +275,21 @@ class PriorCLI(Command):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one that the user gave
             trainer.strategy.checkpoint_io = WholeFiles()
         return trainer
+
+    def _run_folder(self, root: str) -> RunFolder:
+        """Makes ``runs/<Technique>/version_<N>``, or in an evaluation ``RUN/test`` of the run of the checkpoint.
+
+        A second evaluation goes to ``RUN/test_1``. A root on the command line is where the folder is.
+        """
+        checkpoint = self.config[self.subcommand].ckpt_path
+        run = run_of(checkpoint) if checkpoint and self.subcommand != "fit" and not self.names_folder else None
+        if run is None:
+            return RunFolder(root, name=type(self.model).__name__)
+        return RunFolder(run, name="", version=unused(run, str(self.subcommand)))
+
+    @staticmethod
+    def _reporters() -> list[Callback]:
+        return [PredictionWriter(), StartReport()]
 
     def after_instantiate_classes(self) -> None:
         """Compares what the user gave with what the data and the checkpoint say."""
@@ -347,7 +366,10 @@ def _chosen(config: Namespace) -> dict[str, Any]:
 
 def mistake_behind(error: BaseException | None) -> PriorError | None:
     """Returns the user's mistake among the causes of an error, because the parser wraps what a constructor raises."""
+    first = error
     while error is not None and not isinstance(error, PriorError):
+        if isinstance(error, ModuleNotFoundError) and (line := missing_package(str(error), str(first))):
+            return PriorError(line)
         error = error.__cause__
     return error
 
