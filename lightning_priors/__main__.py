@@ -41,7 +41,7 @@ usage: lightning-priors COMMAND [options]
 examples:
   lightning-priors fit -c cam_restriction --trainer.max_epochs 10
   lightning-priors fit --model Pretrained --data.source Waterbirds --data.source.root DIR
-  lightning-priors fit --model.help CAMRestriction
+  lightning-priors fit --model CAMRestriction --help
   lightning-priors test -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\
 """
 

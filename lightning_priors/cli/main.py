@@ -25,6 +25,7 @@ from lightning_priors.cli.interruption import plain_interruptions
 from lightning_priors.cli.lightning import Command, import_path, make_optional, option_names
 from lightning_priors.cli.quiet import less_noise
 from lightning_priors.cli.run_folders import remove_failed_start, run_of, unused
+from lightning_priors.cli.short_help import help_text
 from lightning_priors.cli.user_modules import import_failure, watched_imports, working_folder_importable
 from lightning_priors.cli.wandb_offline import go_offline_if_needed, session
 from lightning_priors.data import PriorDataModule
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
         PriorError: For a user's mistake, wherever in the run it shows.
         KeyboardInterrupt: After Ctrl-C, when Lightning has shut down.
         Terminated: After SIGTERM, likewise.
-        SystemExit: After ``--help`` and ``--print_config``.
+        SystemExit: After ``--help-all`` and ``--print_config``.
 
     >>> main(["fit", "--model=Pretraind"])
     Traceback (most recent call last):
@@ -88,7 +89,10 @@ def main(arguments: Sequence[str]) -> int:
     """
     with working_folder_importable(), less_noise(), session(), plain_interruptions():
         try:
-            PriorCLI(arguments)
+            if text := help_text(arguments, CLASS_OPTIONS):
+                print(text)
+                return 0
+            PriorCLI(["--help" if argument == "--help-all" else argument for argument in arguments])
         except MisconfigurationException as error:
             raise PriorError(" ".join(str(error).split())) from error
         except Exception as error:
