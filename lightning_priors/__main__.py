@@ -14,6 +14,7 @@ LIGHTNING = "lightning_priors.cli"
 """The module of Lightning's commands; its `main` takes the command's name too, because it serves several."""
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("look at your own data and write the configurations to begin with", "lightning_priors.cli.init"),
     "fit": ("train a technique; a run folder keeps its configuration, metrics, checkpoints and panels", LIGHTNING),
     "validate": ("evaluate a checkpoint on the validation images", LIGHTNING),
     "test": ("evaluate a checkpoint on the test images", LIGHTNING),
