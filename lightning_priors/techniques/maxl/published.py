@@ -23,6 +23,7 @@ from lightning_priors.ranges import check_not_negative
 from lightning_priors.techniques.maxl.label_generator import TaskOutputs
 from lightning_priors.techniques.maxl.label_learner import LabelLearner, LabelledPart, PartOfBatch
 from lightning_priors.techniques.maxl.two_networks import TwoNetworks
+from lightning_priors.techniques.optimisation import PLAIN, Tuning
 
 
 class PublishedMAXL(TwoNetworks):
@@ -45,6 +46,7 @@ class PublishedMAXL(TwoNetworks):
         aux_weight: Weight of the auxiliary loss.
         generator_lr: Learning rate of the generator's optimiser, Adam.
         generator_weight_decay: Its weight decay.
+        tuning: How pretrained weights are tuned.
         lr: Learning rate of the default optimiser, AdamW.
         weight_decay: Weight decay of the default optimiser.
         warmup_epochs: Linear warm-up of the learning rate before its cosine, in epochs.
@@ -73,6 +75,7 @@ class PublishedMAXL(TwoNetworks):
         aux_weight: float = 1.0,
         generator_lr: float = 1e-3,
         generator_weight_decay: float = 5e-4,
+        tuning: Tuning = PLAIN,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         warmup_epochs: float = 0.0,
@@ -95,6 +98,7 @@ class PublishedMAXL(TwoNetworks):
             warmup_epochs=warmup_epochs,
             optimizer=optimizer,
             scheduler=scheduler,
+            tuning=tuning,
             extra_metrics=extra_metrics,
         )
         self.save_hyperparameters()
