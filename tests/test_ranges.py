@@ -27,7 +27,7 @@ REFUSED: dict[str, tuple[float, ...]] = {
     "entropy_weight": WEIGHTS,
     "finder_lr_factor": RATES,
     "generator_every": COUNTS,
-    "generator_lr": RATES,
+    "generator_lr": WEIGHTS,  # 0 keeps the labels of a generator that has learned nothing
     "generator_weight_decay": WEIGHTS,
     "gradient_clip_norm": RATES,
     "gradient_layers": COUNTS,

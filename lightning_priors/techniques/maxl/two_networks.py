@@ -101,9 +101,9 @@ class TwoNetworks(PriorModule):
         )
         self.automatic_optimization = False
         check_counts({"accumulate_batches": accumulate_batches})
-        check_positive({"temperature": temperature, "generator_lr": generator_lr})
+        check_positive({"temperature": temperature})
         check_positive({"gradient_clip_norm": gradient_clip_norm})
-        check_not_negative({"generator_weight_decay": generator_weight_decay})
+        check_not_negative({"generator_lr": generator_lr, "generator_weight_decay": generator_weight_decay})
         self.generator_lr, self.generator_weight_decay = generator_lr, generator_weight_decay
         self.gradient_clip_norm, self.accumulate_batches = gradient_clip_norm, accumulate_batches
         self.sub_classes = hierarchy(subclasses if isinstance(subclasses, int) else list(subclasses), num_classes)
