@@ -18,8 +18,8 @@ from lightning_priors.data.sources import Source
 from lightning_priors.errors import PriorError, nearest
 
 DESCRIPTION = """\
-Looks at your own data (a folder of class folders, a table, a COCO export) and writes data.yaml, technique.yaml and
-compare.yaml into FOLDER. Nothing is overwritten."""
+Looks at your own data (a folder of class folders, a table, the export of an annotation tool) and writes data.yaml,
+technique.yaml and compare.yaml into FOLDER. Nothing is overwritten."""
 
 NETWORK = {"backbone": "tf_efficientnet_lite0", "weights": "imagenet"}
 """What a small data set is best begun with; the weights are a package, extra ``offline``."""
@@ -109,9 +109,7 @@ def with_table(found: OwnData, folder: Path) -> OwnData:
 
 def look(found: OwnData) -> Known:
     """Counts what the data has; nothing is written beside it."""
-    kind = getattr(sources, found.source, None)
-    if kind is None:
-        raise PriorError(f"these are annotations for the source {found.source}, which this version does not have")
+    kind = getattr(sources, found.source)
     with tempfile.TemporaryDirectory() as folder:
         source: Source = kind(**with_table(found, Path(folder)).options)
         source.setup()

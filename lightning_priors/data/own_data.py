@@ -1,13 +1,14 @@
 """Looks at a user's own data and says which source reads it, with which options."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_priors.data.sources.folder import SUFFIXES
-from lightning_priors.data.sources.reading import read_table
+from lightning_priors.data import sources
+from lightning_priors.data.sources import Annotated
+from lightning_priors.data.sources.layouts import json_kind, name_the_right_source, recognised
+from lightning_priors.data.sources.reading import SUFFIXES, read_table
 from lightning_priors.data.splits import stratified_holdout
 from lightning_priors.errors import PriorError
 
@@ -42,7 +43,7 @@ def recognise(path: Path) -> OwnData:
 
     Args:
         path: A folder with a folder for each split and class, or for each class; a table (``.csv``), or a folder with
-            one; a COCO file (``.json``), or the folder of an export.
+            one; the folder of an annotation tool's export, or a COCO file (``.json``).
 
     Returns:
         The source that reads it, with paths that hold from everywhere.
@@ -60,19 +61,30 @@ def recognise(path: Path) -> OwnData:
     if not path.exists():
         raise PriorError(f"there is no file or folder {path}; give your data with --data PATH")
     path = path.resolve()
-    if path.is_file():
-        found = _table(path) if path.suffix == ".csv" else _coco([path]) if path.suffix == ".json" else None
+    if path.is_dir():
+        found = _annotated(path) or _split_folders(path) or _first_table(path) or _class_folders(path)
     else:
-        patterns = ("*.json", "*/_annotations.coco.json", "annotations/*.json", "*/labels.json")
-        exports = [file for pattern in patterns for file in sorted(path.glob(pattern))]
-        tables = sorted(path.glob("*.csv"))
-        found = _split_folders(path) or _coco(exports, path) or _first_table(tables) or _class_folders(path)
+        found = _table(path) if path.suffix == ".csv" else _coco_file(path)
     if found is None:
         raise PriorError(
             f"{path} is neither a folder of class folders, nor a table (CSV) with a column for the file and one for "
-            "the class, nor a COCO export"
+            "the class, nor the export of an annotation tool"
         )
     return found
+
+
+def _annotated(root: Path) -> OwnData | None:
+    """The export of an annotation tool, or another layout that a source reads as it is."""
+    layout = recognised(root)
+    if layout is None or layout[0].cure in ("Table", "ImageFolderSource"):
+        return None
+    if " " in layout[0].cure:  # a format that no source reads: what does is said
+        name_the_right_source(root, "")
+    options, notes = {"root": str(root)}, []
+    if issubclass(getattr(sources, layout[0].cure), Annotated):
+        options["on_several_classes"] = "largest"
+        notes = ["A picture with several classes has that of its largest target: see classes and parts."]
+    return OwnData(layout[0].cure, options, notes=notes)
 
 
 def _split_folders(root: Path) -> OwnData | None:
@@ -101,11 +113,12 @@ def _pictures(folder: Path) -> list[tuple[str, Path]]:
     return [
         (file.relative_to(folder).parts[0], file)
         for file in sorted(folder.glob("*/**/*"))
-        if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.parts)
+        if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     ]
 
 
-def _first_table(tables: Sequence[Path]) -> OwnData | None:
+def _first_table(root: Path) -> OwnData | None:
+    tables = sorted(root.glob("*.csv"))
     return next((found for table in tables if (found := _table(table)) is not None), None)
 
 
@@ -133,14 +146,7 @@ def _is_finer(rows: Sequence[Mapping[str, str]], column: str, label: str) -> boo
     return repeated and words and len(pairs) == len(values) > len(set(values.values())) > 0
 
 
-def _coco(files: Sequence[Path], root: Path | None = None) -> OwnData | None:
-    """COCO files: the source finds those of an export by itself."""
-    for file in files:
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            continue
-        if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
-            given = {} if root else {"annotations": file.name}
-            return OwnData("Coco", {"root": str(root or file.parent), **given})
-    return None
+def _coco_file(file: Path) -> OwnData | None:
+    if file.suffix != ".json" or json_kind(file) != "coco":
+        return None
+    return OwnData("Coco", {"root": str(file.parent), "annotations": file.name})

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import run_cli
-from PIL import Image
+from command_line import REPOSITORY, run_cli
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_priors.compare.plan import read_plan
@@ -146,12 +145,32 @@ def test_a_mistake_is_one_line(arguments, line, capsys):
 def test_a_coco_export_is_recognised(place):
     Path("export", place).parent.mkdir(parents=True, exist_ok=True)
     Path("export", place).write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
-    Path("export/train/images").mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 4)).save("export/train/a.png")
     found = recognise(Path("export"))
-    assert (found.source, found.options) == ("Coco", {"root": str(Path("export").resolve())})
+    assert (found.source, found.options) == (
+        "Coco",
+        {"root": str(Path("export").resolve()), "on_several_classes": "largest"},
+    )
     alone = recognise(Path("export", place))
     assert alone.options == {"root": str(Path("export", place).resolve().parent), "annotations": Path(place).name}
+
+
+def test_a_coco_export_is_written_and_can_be_run(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tests" / "data"))
+    from coco_export import export_coco
+
+    export_coco(BIRDS, Path("data"))
+    assert run_cli("init", "mine", "--data", "data") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Coco: pictures: ")
+    assert "technique: CAMRestriction, because there are masks or boxes" in said
+    assert run_cli("fit", "-c", "mine/technique.yaml", "-c", "mine/data.yaml", *QUICK, "--trainer.fast_dev_run=1") == 0
+
+
+def test_a_format_that_nothing_reads_is_named_with_its_cure(capsys):
+    Path("data").mkdir()
+    Path("data/birds.tfrecord").write_text("")
+    assert run_cli("init", "mine", "--data", "data") == 2
+    assert "has TFRecord files (birds.tfrecord), which are not read: export" in capsys.readouterr().err
 
 
 def test_a_column_that_only_repeats_the_class_is_no_finer_label():
