@@ -34,7 +34,7 @@ format: $(VENV)/installed  ## Format the code
 clean:  ## Remove the environment and the caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
-$(VENV)/installed: pyproject.toml setup.cfg
+$(VENV)/installed: pyproject.toml setup.cfg setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing the dependencies, a few minutes the first time"

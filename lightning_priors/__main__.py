@@ -1,6 +1,8 @@
 """The front of the command line: answers what needs no torch at once and hands the rest over."""
 
+import errno
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +14,12 @@ LIGHTNING = "lightning_priors.cli"
 """The module of Lightning's commands; its `main` takes the command's name too, because it serves several."""
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("look at your own data and write the configurations to begin with", "lightning_priors.cli.init"),
     "fit": ("train a technique; a run folder keeps its configuration, metrics, checkpoints and panels", LIGHTNING),
     "validate": ("evaluate a checkpoint on the validation images", LIGHTNING),
     "test": ("evaluate a checkpoint on the test images", LIGHTNING),
     "predict": ("write the class probabilities of the test images to predictions.csv", LIGHTNING),
+    "configs": ("list the configurations that -c finds by their names", "lightning_priors.shipped"),
     "compare": ("run several techniques and seeds under one protocol and summarise them", "lightning_priors.compare"),
     "inspect-data": (
         "count, check and draw the pictures and their priors, before training",
@@ -40,9 +44,9 @@ usage: lightning-priors COMMAND [options]
   lightning-priors --version
 
 examples:
-  lightning-priors fit -c configs/techniques/cam_restriction.yaml --trainer.max_epochs 10
+  lightning-priors fit -c cam_restriction --trainer.max_epochs 10
   lightning-priors fit --model Pretrained --data.source Waterbirds --data.source.root DIR
-  lightning-priors fit --model.help CAMRestriction
+  lightning-priors fit --model CAMRestriction --help
   lightning-priors test -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\
 """
 
@@ -54,14 +58,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; by default those of the process.
 
     Returns:
-        The exit code: 0, 1 for a failure, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
+        The exit code: 0, 1 for a failure, 2 for a user's mistake, 130 after Ctrl-C, 141 when nobody reads the output
+        any more, 143 after SIGTERM.
 
     >>> main(["--version"])
     lightning-priors 0.1.0
     0
     """
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        return _flushed(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:
+        _write_no_more()
+        return 141
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _write_no_more()
+        print(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 1
     except PriorError as error:
         print(f"error: {last_line(error)}", file=sys.stderr)
         return 2
@@ -81,6 +95,20 @@ def last_line(error: PriorError) -> str:
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^[\w.]+Error: ", "", lines[-1])
+
+
+def _flushed(arguments: list[str]) -> int:
+    """Runs a command and writes all of its output now, while an error that this meets can still be handled."""
+    try:
+        return _dispatch(arguments)
+    finally:
+        sys.stdout.flush()
+
+
+def _write_no_more() -> None:
+    """Sends what is still to be written nowhere: Python would try once more at its end, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -15,6 +15,8 @@ BELOW = {
     "errors": set(),
     "import_path": {"errors"},
     "yaml_file": {"errors"},
+    "shipped": {"errors"},
+    "ranges": {"errors"},
     "batch": {"errors"},
     "hypergradient": set(),
     "functional": {"batch", "errors"},
@@ -22,7 +24,7 @@ BELOW = {
     "nn": {"functional", "batch", "errors"},
     "callbacks": {"nn", "metrics", "functional", "batch", "errors"},
     "data": {"functional", "yaml_file", "batch", "errors"},
-    "priors": {"nn", "metrics", "hypergradient", "functional", "import_path", "batch", "errors"},
+    "priors": {"nn", "metrics", "hypergradient", "functional", "import_path", "ranges", "batch", "errors"},
     "techniques": {
         "priors",
         "callbacks",
@@ -31,11 +33,23 @@ BELOW = {
         "hypergradient",
         "functional",
         "import_path",
+        "ranges",
         "batch",
         "errors",
     },
     "trained": {"techniques", "callbacks", "data", "functional", "batch", "errors", ""},
-    "cli": {"trained", "techniques", "priors", "data", "callbacks", "import_path", "yaml_file", "batch", "errors"},
+    "cli": {
+        "trained",
+        "techniques",
+        "priors",
+        "data",
+        "callbacks",
+        "import_path",
+        "yaml_file",
+        "shipped",
+        "batch",
+        "errors",
+    },
     "compare": {
         "cli",
         "yaml_file",
@@ -46,6 +60,7 @@ BELOW = {
         "nn",
         "metrics",
         "functional",
+        "shipped",
         "batch",
         "errors",
     },
@@ -94,7 +109,8 @@ def test_imports_go_downward_only(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_heavy_libraries_stay_where_they_belong(path):
     roots = {name.partition(".")[0] for name in imported(path)}
-    if part(path) in ("functional", "hypergradient", "nn", "priors", "batch", "errors", "import_path"):
+    leaves = ("batch", "errors", "import_path", "ranges", "shipped")
+    if part(path) in ("functional", "hypergradient", "nn", "priors", *leaves):
         assert not roots & {"lightning", "pytorch_lightning", "wandb", "jsonargparse"}
     if path != PACKAGE / "nn" / "backbone.py":
         assert "timm" not in roots

@@ -32,7 +32,7 @@ def test_version_is_that_of_the_distribution(capsys):
     ("arguments", "line"),
     [
         (["ftt"], "error: there is no command 'ftt'; did you mean 'fit'?\n"),
-        ([], "error: a command is missing; choose from fit, validate, test, predict, compare, inspect-data, export\n"),
+        ([], f"error: a command is missing; choose from {', '.join(COMMANDS)}\n"),
         (["--trainer.max_epochs=3", "fit"], "error: there is no command '--trainer.max_epochs=3'; choose from "),
     ],
 )
@@ -146,3 +146,34 @@ def test_the_console_script_and_the_module_are_the_same():
     process = start("--version")
     out, err = process.communicate()
     assert (process.returncode, out, err) == (0, f"lightning-priors {lightning_priors.__version__}\n", "")
+
+
+def _shell(line: str) -> "subprocess.CompletedProcess[str]":
+    command = f"{sys.executable} -m lightning_priors"
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line.replace('lightning-priors', command)}"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+
+
+@pytest.mark.parametrize("command", ["--help", "configs"])
+def test_a_reader_that_goes_away_is_no_failure(command):
+    shown = _shell(f"lightning-priors {command} | true")
+    assert shown.returncode in (0, 141)
+    assert shown.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_during_a_long_command_is_no_failure():
+    shown = _shell("lightning-priors fit --help-all | head -1")
+    assert shown.returncode in (0, 141)
+    assert shown.stderr == ""
+    assert shown.stdout.startswith("usage: lightning-priors")
+
+
+def test_a_full_disk_is_one_line():
+    shown = _shell("lightning-priors configs > /dev/full")
+    assert shown.returncode == 1
+    assert shown.stderr == "error: No space left on device\n"

@@ -10,6 +10,7 @@ from lightning_priors.callbacks.predictions import PredictionWriter
 from lightning_priors.callbacks.random_state import RandomState
 from lightning_priors.callbacks.run_checkpoint import RunCheckpoint, WholeFiles, write_whole
 from lightning_priors.callbacks.run_folder import run_folder
+from lightning_priors.callbacks.start_report import StartReport
 from lightning_priors.callbacks.subsets import SubsetAccuracy
 from lightning_priors.callbacks.unfreezing import Unfreezing
 
@@ -22,6 +23,7 @@ __all__ = [
     "PredictionWriter",
     "RandomState",
     "RunCheckpoint",
+    "StartReport",
     "SubsetAccuracy",
     "Unfreezing",
     "WholeFiles",

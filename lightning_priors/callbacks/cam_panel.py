@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_priors.batch import PriorBatch
 from lightning_priors.callbacks.drawing import Evidence, draw_panel, inside_share, pictures, shown_map
 from lightning_priors.callbacks.evaluation import EvaluationCallback
+from lightning_priors.callbacks.logged_picture import log_picture
 from lightning_priors.callbacks.run_folder import class_names, run_folder
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import upsample
@@ -115,9 +116,9 @@ class CAMPanel(EvaluationCallback):
     """Draws what the network looks at in a few validation images, side by side with the prior.
 
     The images are chosen evenly over classes and groups, and are the same in every epoch. The picture goes to
-    ``panels/epoch_003.png`` in the run's folder (``val.png``, ``test.png`` outside of `fit`) and, under W&B, to
-    ``val/panel``; there ``val/images`` has the images with priors and evidence as masks and boxes to switch on and off.
-    Nothing is drawn in the sanity check or under ``fast_dev_run``.
+    ``panels/epoch_003.png`` in the run's folder (``val.png``, ``test.png`` outside of `fit`) and to ``val/panel`` of
+    loggers that take pictures: W&B, TensorBoard, MLflow. Under W&B ``val/images`` has the images with priors and
+    evidence as masks and boxes to switch on and off. Nothing is drawn in the sanity check or under ``fast_dev_run``.
 
     A module is asked through ``explain(image)``. If it has ``explain_maps(image)`` too, a dict of maps (B, h', w') by
     name, such as attention, these stand beside the evidence.
@@ -201,6 +202,8 @@ class CAMPanel(EvaluationCallback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 _log_to_wandb(logger, stage, trainer.global_step, path, cast(PriorBatch, batch), evidence, names)
+            else:
+                log_picture(logger, f"{stage}/panel", path, trainer.global_step)
 
 
 def _log_to_wandb(

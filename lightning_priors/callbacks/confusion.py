@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from lightning_priors.batch import PriorBatch
 from lightning_priors.callbacks.drawing import COLD, tint
 from lightning_priors.callbacks.evaluation import EvaluationCallback, given_logits
+from lightning_priors.callbacks.logged_picture import log_picture
 from lightning_priors.callbacks.run_folder import class_names, run_folder
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ class ConfusionMatrix(EvaluationCallback):
 
     It needs ``validation_step`` and ``test_step`` to give back the logits (B, K), as those of `PriorModule` do. At the
     end of each evaluation it writes ``confusion_val.csv`` or ``confusion_test.csv`` to the run's folder (a row for each
-    true class, a column for each predicted one), the same as a picture to ``panels``, and under W&B to
-    ``val/confusion`` or ``test/confusion``. Nothing is written in the sanity check or under ``fast_dev_run``.
+    true class, a column for each predicted one), the same as a picture to ``panels``, and to ``val/confusion`` or
+    ``test/confusion`` of W&B, as a chart, and of TensorBoard and MLflow, as a picture. Nothing is written in the sanity
+    check or under ``fast_dev_run``.
 
     Raises:
         PriorError: If a step does not give back the logits.
@@ -101,11 +103,14 @@ class ConfusionMatrix(EvaluationCallback):
         names, folder = class_names(trainer, len(counts)), run_folder(trainer)
         (folder / "panels").mkdir(parents=True, exist_ok=True)
         _write_csv(folder / f"confusion_{stage}.csv", counts, names)
-        draw_confusion(counts, names).savefig(folder / "panels" / f"confusion_{stage}.png")
+        picture = folder / "panels" / f"confusion_{stage}.png"
+        draw_confusion(counts, names).savefig(picture)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 chart = _wandb_chart(counts, names)
                 logger.experiment.log({f"{stage}/confusion": chart, "trainer/global_step": trainer.global_step})
+            else:
+                log_picture(logger, f"{stage}/confusion", picture, trainer.global_step)
 
 
 def _write_csv(path: Path, counts: Tensor, names: Sequence[str]) -> None:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from lightning_priors.batch import PriorBatch
 from lightning_priors.callbacks.label_sheet import THUMBNAIL, draw_label_sheet
+from lightning_priors.callbacks.logged_picture import log_picture
 from lightning_priors.callbacks.run_folder import class_names, run_folder
 from lightning_priors.errors import PriorError
 from lightning_priors.metrics import LabelOverlap, LabelUsage, Typical, TypicalImages
@@ -61,8 +61,8 @@ class LabelReport(L.Callback):
     Labels that do not divide the primary classes, such as human ones, are not reported on.
 
     Written to the run's folder: ``generated_labels.csv``, a row for each sub-class, and the sheet of the images most
-    typical of each, ``panels/labels_epoch_003.png`` (``labels_val.png`` outside of `fit`), under W&B ``val/labels``.
-    Nothing is written in the sanity check or under ``fast_dev_run``.
+    typical of each, ``panels/labels_epoch_003.png`` (``labels_val.png`` outside of `fit`), and ``val/labels`` of W&B,
+    TensorBoard and MLflow. Nothing is written in the sanity check or under ``fast_dev_run``.
 
     A generator that gives all images of a primary class the same most probable sub-class is named in a warning, once:
     in training if two reports in a row find it so, for an untrained generator may well begin there.
@@ -137,7 +137,8 @@ class LabelReport(L.Callback):
             _write_csv(folder / "generated_labels.csv", used, images, usage.sub_classes, names)
             path = folder / "panels" / f"labels_{_moment(trainer)}.png"
             draw_label_sheet(images, shares, usage.sub_classes, names).savefig(path)
-            _log_to_wandb(trainer, path)
+            for logger in trainer.loggers:
+                log_picture(logger, "val/labels", path, trainer.global_step)
 
     def _due(self, trainer: L.Trainer) -> bool:
         if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -198,14 +199,6 @@ def _write_csv(
         for owner, share, probability, images in numbers:
             indices = " ".join(str(index) for index in images.indices)
             rows.writerow([*owner, f"{share:.4f}", f"{probability:.4f}", indices])
-
-
-def _log_to_wandb(trainer: L.Trainer, path: Path) -> None:
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            import wandb
-
-            logger.experiment.log({"val/labels": wandb.Image(str(path)), "trainer/global_step": trainer.global_step})
 
 
 def _fitting(trainer: L.Trainer) -> bool:

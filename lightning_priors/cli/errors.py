@@ -51,6 +51,29 @@ def explain(message: str, options: Iterable[str], bases: Mapping[str, type]) -> 
     return " ".join(message.split())
 
 
+def missing_package(reason: str, context: str) -> str:
+    """Says how to install what a class of Lightning's needs.
+
+    Args:
+        reason: What Lightning says about the requirement.
+        context: What the parser says about the class.
+
+    Returns:
+        The line; empty if the reason is another one.
+
+    >>> reason = "Requirement 'mlflow>=1.0.0' not met. HINT: Try running `pip install -U 'mlflow>=1.0.0'`"
+    >>> missing_package(reason, "class_path='lightning.pytorch.loggers.MLFlowLogger'")
+    "MLFlowLogger needs a package that is not installed: pip install 'mlflow>=1.0.0'"
+    """
+    packages = re.findall(r"`pip install -U '([^']+)'`", reason)
+    owner = re.search(r"class_path='(?:[\w.]+\.)?(\w+)'", context)
+    if not packages:
+        return ""
+    named = f"{owner[1]} needs" if owner else "this needs"
+    commands = " or ".join(f"pip install '{name}'" for name in packages)
+    return f"{named} a package that is not installed: {commands}"
+
+
 def subclasses(base: type) -> dict[str, type]:
     """Lists the classes that can be given where `base` is asked for.
 

@@ -18,18 +18,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
-from lightning_priors.callbacks import PredictionWriter, RunCheckpoint, WholeFiles, run_folder
+from lightning_priors.callbacks import PredictionWriter, RunCheckpoint, StartReport, WholeFiles, run_folder
 from lightning_priors.cli.class_paths import check_class_paths, not_a_class
-from lightning_priors.cli.errors import explain
+from lightning_priors.cli.errors import explain, missing_package
 from lightning_priors.cli.interruption import plain_interruptions
 from lightning_priors.cli.lightning import Command, import_path, make_optional, option_names
 from lightning_priors.cli.quiet import less_noise
+from lightning_priors.cli.run_folders import remove_failed_start, run_of, unused
+from lightning_priors.cli.short_help import help_text
 from lightning_priors.cli.user_modules import import_failure, watched_imports, working_folder_importable
 from lightning_priors.cli.wandb_offline import go_offline_if_needed, session
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import Source
-from lightning_priors.errors import PriorError, nearest
+from lightning_priors.errors import PriorError
 from lightning_priors.priors import Prior
+from lightning_priors.shipped import config_folder, find_config
 from lightning_priors.techniques import PriorModule
 from lightning_priors.trained.checkpoint import changes, fits, read_checkpoint, trained_technique
 
@@ -78,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
         PriorError: For a user's mistake, wherever in the run it shows.
         KeyboardInterrupt: After Ctrl-C, when Lightning has shut down.
         Terminated: After SIGTERM, likewise.
-        SystemExit: After ``--help`` and ``--print_config``.
+        SystemExit: After ``--help-all`` and ``--print_config``.
 
     >>> main(["fit", "--model=Pretraind"])
     Traceback (most recent call last):
@@ -86,7 +89,10 @@ def main(arguments: Sequence[str]) -> int:
     """
     with working_folder_importable(), less_noise(), session(), plain_interruptions():
         try:
-            PriorCLI(arguments)
+            if text := help_text(arguments, CLASS_OPTIONS):
+                print(text)
+                return 0
+            PriorCLI(["--help" if argument == "--help-all" else argument for argument in arguments])
         except MisconfigurationException as error:
             raise PriorError(" ".join(str(error).split())) from error
         except Exception as error:
@@ -111,19 +117,19 @@ class Parser(LightningArgumentParser):
 
 
 class ConfigFile(ActionConfigFile):
-    """The option ``-c``: a later file wins over an earlier one, and an error line begins with the file's name."""
+    """The option ``-c``: a later file wins over an earlier one, and an error line begins with the file's name.
+
+    A shipped configuration can be given by its name alone.
+    """
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Adds the entries of one file."""
-        path = Path(values)
-        if not path.is_file():
-            files = sorted(path.parent.glob("*.yaml")) or sorted(Path("configs").rglob("*.yaml"))
-            raise PriorError(f"there is no file {values}; {nearest(str(values), map(str, files))}".rstrip("; "))
+        path, _ = find_config(str(values))
         try:
             for name in _choices_in(yaml.safe_load(path.read_text())):
                 if namespace.get(f"model.init_args.{name}") is not None:
                     namespace[f"model.init_args.{name}"] = None
-            super().__call__(parser, namespace, values, option_string)  # type: ignore[no-untyped-call]
+            super().__call__(parser, namespace, str(path), option_string)  # type: ignore[no-untyped-call]
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else "?"
             raise PriorError(f"{values}, line {line}: {error.problem}") from error
@@ -162,10 +168,12 @@ class RunRecord(SaveConfigCallback):
         checkpoint["chosen"] = _chosen(self.config)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Says how to continue a run that was interrupted."""
+        """Says how to continue a run that was interrupted, and removes what a failed start has left."""
         last = run_folder(trainer) / "checkpoints" / "last.ckpt"
         if isinstance(exception, KeyboardInterrupt | SIGTERMException) and last.is_file():
             rank_zero_info(f"to continue after the last full epoch: the same command with --ckpt_path {last}")
+        if trainer.is_global_zero:
+            remove_failed_start(run_folder(trainer))
 
 
 class PriorCLI(Command):
@@ -176,6 +184,7 @@ class PriorCLI(Command):
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        self.names_folder = any(argument.startswith("--trainer.default_root_dir") for argument in arguments)
         self.given: dict[str, Any] = {}
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
@@ -184,7 +193,7 @@ class PriorCLI(Command):
             subclass_mode_model=True,
             save_config_callback=RunRecord,
             # Lightning's `save_last` keeps a copy of the best checkpoint; a run that was interrupted needs the last one
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [PredictionWriter(), RunCheckpoint(filename="last")]},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [*self._reporters(), RunCheckpoint(filename="last")]},
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={"allow_abbrev": False},
@@ -234,6 +243,9 @@ class PriorCLI(Command):
     def before_instantiate_classes(self) -> None:
         """Reads the checkpoint before anything is built, and takes W&B offline where it cannot be reached."""
         config = self.config[self.config.subcommand]
+        for path in map(str, config.config or []):
+            if Path(path).is_relative_to(config_folder()):
+                rank_zero_info(f"-c: the shipped configuration {path}")
         if config.ckpt_path is not None:
             self.checkpoint = read_checkpoint(config.ckpt_path)
             trained = trained_technique(self.checkpoint)
@@ -244,16 +256,16 @@ class PriorCLI(Command):
             go_offline_if_needed()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Puts the run folder ``runs/<Technique>/version_<N>`` before the loggers that the user asked for.
+        """Puts the run folder before the loggers that the user asked for.
 
         The first logger decides where checkpoints, panels and the configuration go.
         """
         options = self.built("trainer")
         if options.enable_checkpointing is False:
             self.parser_of(str(self.subcommand)).callback_keys.remove("checkpoint")
-            self.trainer_defaults["callbacks"] = [PredictionWriter()]
+            self.trainer_defaults["callbacks"] = self._reporters()
         asked = options.logger
-        folder = RunFolder(options.default_root_dir, name=type(self.model).__name__)
+        folder = self._run_folder(options.default_root_dir)
         if asked is False:
             kwargs["default_root_dir"] = folder.log_dir
         else:
@@ -267,6 +279,21 @@ class PriorCLI(Command):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one that the user gave
             trainer.strategy.checkpoint_io = WholeFiles()
         return trainer
+
+    def _run_folder(self, root: str) -> RunFolder:
+        """Makes ``runs/<Technique>/version_<N>``, or in an evaluation ``RUN/test`` of the run of the checkpoint.
+
+        A second evaluation goes to ``RUN/test_1``. A root on the command line is where the folder is.
+        """
+        checkpoint = self.config[self.subcommand].ckpt_path
+        run = run_of(checkpoint) if checkpoint and self.subcommand != "fit" and not self.names_folder else None
+        if run is None:
+            return RunFolder(root, name=type(self.model).__name__)
+        return RunFolder(run, name="", version=unused(run, str(self.subcommand)))
+
+    @staticmethod
+    def _reporters() -> list[Callback]:
+        return [PredictionWriter(), StartReport()]
 
     def after_instantiate_classes(self) -> None:
         """Compares what the user gave with what the data and the checkpoint say."""
@@ -343,7 +370,10 @@ def _chosen(config: Namespace) -> dict[str, Any]:
 
 def mistake_behind(error: BaseException | None) -> PriorError | None:
     """Returns the user's mistake among the causes of an error, because the parser wraps what a constructor raises."""
+    first = error
     while error is not None and not isinstance(error, PriorError):
+        if isinstance(error, ModuleNotFoundError) and (line := missing_package(str(error), str(first))):
+            return PriorError(line)
         error = error.__cause__
     return error
 

@@ -48,12 +48,12 @@ def main(argv: Sequence[str]) -> int:
 
     >>> main(["--config", "no_such_plan.yaml"])
     Traceback (most recent call last):
-    lightning_priors.errors.PriorError: no_such_plan.yaml is no file; ...
+    lightning_priors.errors.PriorError: there is no file no_such_plan.yaml; ...
     """
     parser = Parser(prog="lightning-priors compare", description=DESCRIPTION, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "-c", "--config", required=True, metavar="PLAN", help="the plan, such as configs/compare/demo.yaml"
+        "-c", "--config", required=True, metavar="PLAN", help="the plan: a file, or a shipped one such as demo"
     )
     parser.add_argument("--output", metavar="DIR", help="another folder than the plan's")
     parser.add_argument("--seeds", metavar="0,1,2", help="other seeds than the plan's")

@@ -1,13 +1,17 @@
 """What is compared: named configs times seeds, from a YAML file. Imports no torch, so that mistakes show at once."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lightning_priors.errors import PriorError, nearest
+from lightning_priors.shipped import find_config
 from lightning_priors.yaml_file import read_yaml
+
+PATHS = ("root", "cub_root", "weights", "global_checkpoint", "local_checkpoint")
+"""The last words of the options whose value may be a path."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison. Paths are relative to the working directory, as for all commands.
+    """A comparison.
+
+    In a file, configurations and the paths of data and weights are relative to the file; what is not found there is
+    looked for in the working folder, and a configuration among the shipped ones. `output` is relative to the working
+    folder.
 
     Args:
         runs: The configs, by name; the first is what the others are compared with.
@@ -68,7 +76,7 @@ def read_plan(path: str) -> Plan:
 
     Args:
         path: A YAML file with the fields of `Plan`, of which only ``runs`` is required, and under each run those of
-            `Variant`.
+            `Variant`; or the name of a shipped plan.
 
     Returns:
         The plan, with defaults filled in.
@@ -77,19 +85,17 @@ def read_plan(path: str) -> Plan:
         PriorError: If the file or one it names is missing, a key is unknown or there twice, or a value is of the wrong
             kind.
     """
-    _check_file(path)
-    content = read_yaml(path)
+    file, _ = find_config(path, plan=True)
+    content = read_yaml(str(file))
     try:
         entries = _mapping(content, "the plan", Plan)
         if "runs" not in entries:
             raise PriorError("'runs' is missing: the configs to compare, by name")
         runs = {name: _variant(name, entry) for name, entry in _named(entries.pop("runs")).items()}
         plan = Plan(runs, **{key: _READERS[key](key, value) for key, value in entries.items()})
-        for file in dict.fromkeys((*plan.shared, *(file for run in runs.values() for file in run.configs))):
-            _check_file(file)
+        return _located(plan, file.parent)
     except PriorError as error:
         raise PriorError(f"{path}: {error}") from None
-    return plan
 
 
 def seed_list(text: str) -> tuple[int, ...]:
@@ -111,12 +117,28 @@ def seed_list(text: str) -> tuple[int, ...]:
     return _seeds("--seeds", [int(part) for part in parts])
 
 
-def _check_file(path: str) -> None:
-    file = Path(path)
-    if not file.is_file():
-        beside = [str(entry) for entry in sorted(file.parent.glob("*.y*ml"))]
-        hint = nearest(path, beside) or f"the working directory is {Path.cwd()}"
-        raise PriorError(f"{path} is no file; {hint}")
+def _located(plan: Plan, folder: Path) -> Plan:
+    """The same plan with paths that lead from the working folder to what they name from the plan's folder."""
+
+    def files(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(str(find_config(name, beside=folder)[0]) for name in names)
+
+    def options(given: Sequence[str]) -> tuple[str, ...]:
+        parts = (option.partition("=") for option in given)
+        return tuple(f"{name}={_from(folder, value) if _names_path(name) else value}" for name, _, value in parts)
+
+    runs = {
+        name: replace(run, configs=files(run.configs), options=options(run.options)) for name, run in plan.runs.items()
+    }
+    return replace(plan, runs=runs, shared=files(plan.shared), options=options(plan.options))
+
+
+def _names_path(option: str) -> bool:
+    return option.rpartition(".")[2] in PATHS
+
+
+def _from(folder: Path, value: str) -> str:
+    return str(folder / value) if (folder / value).exists() else value
 
 
 def _mapping(content: object, what: str, kind: type[Plan] | type[Variant]) -> dict[str, Any]:

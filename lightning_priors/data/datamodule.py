@@ -1,5 +1,6 @@
 """The data module of every source: its splits, training subsets and loaders."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_priors.batch import PriorSample
+from lightning_priors.data.overview import annotation_line, annotations
 from lightning_priors.data.samplers import EpochSampler, NoSingletonBatchSampler, ShareSampler, TrainDataLoader
 from lightning_priors.data.sources.base import Source, Split, UnreadableImageError
 from lightning_priors.data.splits import drawn_subset, fraction_of_each, number_of_each, stratified_holdout
@@ -188,6 +190,41 @@ class PriorDataModule(L.LightningDataModule):
         for split in STAGE_SPLITS[stage]:
             if split not in self._datasets:
                 self._datasets[split] = self._build(split)
+
+    def annotation_keys(self) -> set[str]:
+        """Returns the keys of a training batch that the data module can tell, after `setup`: those of its first image.
+
+        Raises:
+            PriorError: If there is no training image, or the first one cannot be read.
+        """
+        return {"index", *self.source.load(self._dataset("train").indices[0])}
+
+    def training_batches(self, world_size: int) -> int:
+        """Counts the batches of a training epoch on each rank, after `setup`.
+
+        Args:
+            world_size: Number of ranks.
+        """
+        return math.ceil(math.ceil(len(self._dataset("train")) / world_size) / self.batch_size)
+
+    def overview(self, stage: str) -> list[str]:
+        """Says in a few lines what a stage uses, after `setup`.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict".
+
+        Raises:
+            PriorError: If a split has no image, or an image cannot be read.
+        """
+        counts = ", ".join(f"{len(self._dataset(split))} {split}" for split in STAGE_SPLITS[stage])
+        skipped = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
+        source, classes = type(self.source).__name__, nearest("", self.classes).removeprefix("choose from ")
+        lines = [f"data: {source}, images: {counts}{skipped}; {self.num_classes} classes: {classes}"]
+        if stage == "fit":
+            trained = self._dataset("train")
+            kept = len(trained) - len(trained.without_priors)
+            lines.append(annotation_line(annotations(self.source, trained.indices), kept, len(trained)))
+        return lines
 
     def train_dataloader(self) -> DataLoader[PriorSample]:
         """Returns a loader of all training images, which shuffles them anew in each epoch.

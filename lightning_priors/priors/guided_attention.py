@@ -13,6 +13,7 @@ from lightning_priors.nn import AttentionBranch, Classifier
 from lightning_priors.nn.attention import attention_factor, logits_against_uniform
 from lightning_priors.nn.backbone import FINER_STRIDE
 from lightning_priors.priors.prior import Action, Prior, Seen, Terms, loss_function
+from lightning_priors.ranges import check_not_negative, check_positive
 
 
 class Look(NamedTuple):
@@ -55,8 +56,8 @@ class GuidedAttention(Prior):
         hard: Whether the prior map is made of zeros and ones.
 
     Raises:
-        PriorError: If there is no such loss; in `attach`, if the backbone has no tokens whose attention can be told, or
-            hands out no map on the way.
+        PriorError: If a number is out of its range, or there is no such loss; in `attach`, if the
+            backbone has no tokens whose attention can be told, or hands out no map on the way.
 
     >>> GuidedAttention(prior="part_boxes").acts_in_evaluation
     True
@@ -77,6 +78,8 @@ class GuidedAttention(Prior):
         hard: bool = False,
     ) -> None:
         super().__init__()
+        check_not_negative({"weight": weight, "dilation": dilation})
+        check_positive({"sigma": sigma})
         self.attention, self.residual, self.loss, self.weight = attention, residual, loss, weight
         self.prior, self.dilation, self.sigma, self.hard = prior, dilation, sigma, hard
         self.distance = loss_function(loss, ATTENTION_LOSSES, "attention loss")

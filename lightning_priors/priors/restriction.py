@@ -15,6 +15,7 @@ from lightning_priors.functional.prior_maps import prior_map
 from lightning_priors.nn import Classifier, RegionFinder
 from lightning_priors.nn.backbone import FINER_STRIDE
 from lightning_priors.priors.prior import Action, Prior, Seen, Terms, loss_function
+from lightning_priors.ranges import check_not_negative, check_positive
 
 EXCHANGE_STRIDE = 8
 """Width in pixels that the cells whose backgrounds are exchanged have at least. Cells twice as wide have already seen
@@ -78,8 +79,8 @@ class Restriction(Prior):
         exchange_background: Whether in training the backgrounds of the images whose region is known are exchanged.
 
     Raises:
-        PriorError: If there is no such loss; in `attach`, if regions are to be found, or backgrounds exchanged, and the
-            backbone hands out no intermediate map.
+        PriorError: If a number is out of its range, or there is no such loss; in `attach`, if regions
+            are to be found, or backgrounds exchanged, and the backbone hands out no intermediate map.
 
     >>> Restriction(loss="l1", weight=0.5).options()["weight"]
     0.5
@@ -100,6 +101,8 @@ class Restriction(Prior):
         exchange_background: bool = False,
     ) -> None:
         super().__init__()
+        check_not_negative({"weight": weight, "weight_warmup_epochs": weight_warmup_epochs, "dilation": dilation})
+        check_positive({"finder_lr_factor": finder_lr_factor})
         self.loss, self.weight, self.weight_warmup_epochs = loss, weight, weight_warmup_epochs
         self.prior, self.dilation, self.hard_mask = prior, dilation, hard_mask
         self.found_regions, self.finder_lr_factor = found_regions, finder_lr_factor

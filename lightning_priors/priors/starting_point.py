@@ -10,6 +10,7 @@ from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError
 from lightning_priors.nn import Backbone, Classifier
 from lightning_priors.priors.prior import Prior, Seen, Terms
+from lightning_priors.ranges import check_not_negative
 
 
 def l2_starting_point(parameters: Sequence[Tensor], starting_point: Sequence[Tensor]) -> Tensor:
@@ -42,7 +43,7 @@ class StartingPoint(Prior):
         weight: Weight of the penalty.
 
     Raises:
-        PriorError: In `attach`, if the backbone starts from no weights file.
+        PriorError: If the weight is negative; in `attach`, if the backbone starts from no weights file.
 
     >>> StartingPoint(weight=0.01).active
     True
@@ -50,6 +51,7 @@ class StartingPoint(Prior):
 
     def __init__(self, weight: float = 0.01) -> None:
         super().__init__()
+        check_not_negative({"weight": weight})
         self.weight = weight
         self._backbone: list[Backbone] = []  # in a list, so that it is no module of the prior's own
         self._start: list[Tensor] = []

@@ -3,9 +3,9 @@
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import FrameType
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
 
 import lightning as L
 import torch
@@ -23,9 +23,10 @@ from lightning_priors.callbacks import RandomState
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.distributed import hold_buffers, release_buffers
-from lightning_priors.functional.prior_maps import prior_map
+from lightning_priors.functional.prior_maps import KINDS, prior_map
 from lightning_priors.nn import Backbone, StartsFromWeights
 from lightning_priors.priors import Prior, PriorStep, describe
+from lightning_priors.ranges import check_counts, check_not_negative, check_positive
 from lightning_priors.techniques.evaluation import class_metrics, spatial_metrics
 from lightning_priors.techniques.facts import Facts, training_facts
 from lightning_priors.techniques.finite import (
@@ -44,6 +45,14 @@ NOT_SAVED = ("optimizer", "scheduler", "extra_metrics")
 """Options that no checkpoint holds: they are objects or functions, and a trained model needs none of them."""
 
 
+@runtime_checkable
+class TellsKeys(Protocol):
+    """A data module that knows before the first batch what a batch will have."""
+
+    def annotation_keys(self) -> set[str]:
+        """Returns the keys of a training batch."""
+
+
 class PriorModule(L.LightningModule, ABC):
     """Base of the techniques: a subclass builds its network, sets `requires` and writes `step` and `explain`.
 
@@ -60,6 +69,9 @@ class PriorModule(L.LightningModule, ABC):
         tuning: How pretrained weights are tuned.
         extra_metrics: Further metrics by name, logged as ``val/<name>`` and ``test/<name>``. Their ``update`` takes
             some of ``preds``, the logits (B, K), ``target``, the labels (B,), and ``group`` (B,).
+
+    Raises:
+        PriorError: If a number is out of its range, or a metric is for another number of classes.
     """
 
     requires: ClassVar[Sequence[Sequence[str]]] = ()
@@ -78,6 +90,9 @@ class PriorModule(L.LightningModule, ABC):
         extra_metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
+        check_counts({"num_classes": num_classes})
+        check_positive({"lr": lr})
+        check_not_negative({"weight_decay": weight_decay, "warmup_epochs": warmup_epochs})
         for name, given in (("optimizer", optimizer), ("scheduler", scheduler)):
             if given is not None and not callable(given):
                 raise PriorError(f"{name} is a function that makes one, such as a class, not a {type(given).__name__}")
@@ -175,7 +190,16 @@ class PriorModule(L.LightningModule, ABC):
         return [module for module in self.trained_network().modules() if isinstance(module, Backbone)]
 
     def setup(self, stage: str) -> None:
-        """Freezes what is never trained, before a strategy wraps the module."""
+        """Checks that the data has what training needs, as far as its data module can tell, and freezes parts for good.
+
+        Raises:
+            PriorError: If something is missing.
+        """
+        data = self.trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
+        if stage == "fit" and isinstance(data, TellsKeys):
+            keys = data.annotation_keys()
+            self._require(keys)
+            self._say_other_priors(keys)
         self.tuning.freeze(self.tuned_backbones())
 
     def configure_callbacks(self) -> list[Callback]:
@@ -224,10 +248,7 @@ class PriorModule(L.LightningModule, ABC):
         complete(batch)
         if self.facts is None:
             self.facts = training_facts(self.trainer, batch["image"], self.num_classes)
-        name, active = type(self).__name__, self._active_priors()
-        require(batch, self.requires, by=name)
-        for prior in active:
-            require(batch, prior.requires, by=name if len(active) == 1 else f"{type(prior).__name__} in {name}")
+        self._require(batch)
         self.epochs_done = self.current_epoch + batch_idx / self.trainer.num_training_batches
 
     def log_step(self, step: PriorStep, batch: PriorBatch) -> None:
@@ -400,6 +421,20 @@ class PriorModule(L.LightningModule, ABC):
 
     def _active_priors(self) -> list[Prior]:
         return [prior for prior in self.priors_in_use() if prior.active]
+
+    def _require(self, keys: Collection[str]) -> None:
+        name, active = type(self).__name__, self._active_priors()
+        require(keys, self.requires, by=name)
+        for prior in active:
+            require(keys, prior.requires, by=name if len(active) == 1 else f"{type(prior).__name__} in {name}")
+
+    def _say_other_priors(self, keys: Collection[str]) -> None:
+        """Says where the data has another kind of annotation than a prior asks for."""
+        for prior in self._active_priors():
+            asked = getattr(prior, "prior", None)
+            other = next((kind for kind in KINDS if kind in keys), None)
+            if asked in KINDS and asked not in keys and other is not None:
+                rank_zero_info(f"{type(prior).__name__}: the data has no {asked}; its {other} is used")
 
     def _log_verdicts(self, stage: str) -> None:
         for prior in self._active_priors():

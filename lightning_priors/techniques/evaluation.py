@@ -18,7 +18,7 @@ def class_metrics(num_classes: int, stage: str, further: Mapping[str, Metric]) -
         further: Metrics of the user's by name; each stage gets a copy.
 
     Raises:
-        PriorError: If a name is taken.
+        PriorError: If a name is taken, or a metric is for another number of classes.
 
     >>> sorted(class_metrics(2, "val", {}))
     ['val/acc', 'val/ece', 'val/f1_macro', 'val/worst_group_acc']
@@ -31,6 +31,9 @@ def class_metrics(num_classes: int, stage: str, further: Mapping[str, Metric]) -
     }
     if taken := own.keys() & further.keys():
         raise PriorError(f"extra_metrics: there is a metric {min(taken)!r} already; give yours another name")
+    for name, metric in further.items():
+        if (given := getattr(metric, "num_classes", None)) not in (None, num_classes):
+            raise PriorError(f"extra_metrics: {name} has num_classes {given}, but there are {num_classes} classes")
     copies = {name: metric.clone() for name, metric in further.items()}
     return MetricCollection({**own, **copies}, prefix=f"{stage}/", compute_groups=False)
 

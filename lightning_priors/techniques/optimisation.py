@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from lightning_priors.callbacks.unfreezing import Unfreezing
 from lightning_priors.errors import PriorError, nearest
 from lightning_priors.nn import Backbone
+from lightning_priors.ranges import check_counts, check_positive
 
 Mode = Literal["full", "probe", "probe_then_tune", "gradual"]
 
@@ -54,12 +55,8 @@ class Tuning:
         modes = ("full", "probe", "probe_then_tune", "gradual")
         if self.mode not in modes:
             raise PriorError(f"there is no tuning {self.mode!r}; {nearest(self.mode, modes)}")
-        for name in ("probe_epochs", "unfreeze_every"):
-            if getattr(self, name) < 1:
-                raise PriorError(f"{name} is at least 1, not {getattr(self, name)}")
-        for name in ("layer_decay", "new_parts_factor"):
-            if getattr(self, name) <= 0:
-                raise PriorError(f"{name} is above 0, not {getattr(self, name)}")
+        check_counts({"probe_epochs": self.probe_epochs, "unfreeze_every": self.unfreeze_every})
+        check_positive({"layer_decay": self.layer_decay, "new_parts_factor": self.new_parts_factor})
 
     @classmethod
     def of(cls, options: "Tuning | Mapping[str, Any] | None") -> "Tuning":
@@ -149,6 +146,9 @@ def build_optimizer(
         weight_decay: Weight decay of AdamW, on weights only, not on biases and normalisation.
         given: From groups of parameters to an optimiser that has its own learning rate and weight decay.
 
+    Raises:
+        PriorError: If the optimiser refuses one of its options.
+
     >>> weight = nn.Parameter(torch.zeros(2, 2))
     >>> [group["lr"] for group in build_optimizer([(0.1, [weight])], 1.0, 0.0, None).param_groups]  # and for biases
     [0.1, 0.1]
@@ -159,7 +159,10 @@ def build_optimizer(
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(decays, lr=lr)
     else:
         factors = [factor for factor, _ in groups]
-        optimizer = given([{"params": parameters} for _, parameters in groups])
+        try:
+            optimizer = given([{"params": parameters} for _, parameters in groups])
+        except ValueError as error:  # torch's own check of rates and the like
+            raise PriorError(f"optimizer: {error}") from error
         rank_zero_info(f"{type(optimizer).__name__} given: it has its own lr and weight_decay, not the module's")
     for factor, group in zip(factors, optimizer.param_groups, strict=True):
         group["lr"] *= factor

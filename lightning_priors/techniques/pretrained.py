@@ -6,6 +6,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torchmetrics import Metric
 
 from lightning_priors.priors import StartingPoint
+from lightning_priors.ranges import check_not_negative
 from lightning_priors.techniques.optimisation import Mode, Tuning
 from lightning_priors.techniques.with_priors import ClassifierWithPriors
 
@@ -59,6 +60,7 @@ class Pretrained(ClassifierWithPriors):
         scheduler: LRSchedulerCallable | None = None,
         extra_metrics: Mapping[str, Metric] | None = None,
     ) -> None:
+        check_not_negative({"l2_sp": l2_sp})
         super().__init__(
             [StartingPoint(l2_sp)] if l2_sp else [],
             num_classes=num_classes,

@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ([], "error: compare: the following arguments are required: -c/--config"),
         (["-c"], "error: compare: argument -c/--config: expected one argument"),
-        (["-c", "plam.yaml"], "error: plam.yaml is no file; did you mean 'plan.yaml'?"),
+        (["-c", "plam.yaml"], "error: there is no file plam.yaml; did you mean 'plan.yaml'?"),
         (["-c", "plan.yaml", "--seed=1"], "error: compare has no option --seed; did you mean '--seeds'?"),
         (["-c", "plan.yaml", "--out", "x"], "error: compare has no option --out; did you mean '--output'?"),
         (

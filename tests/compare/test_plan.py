@@ -67,9 +67,9 @@ def test_what_is_shared_is_laid_over_the_run_and_options_over_files() -> None:
         ("runs: {plain: {name: x}}", "unknown key 'name' in run 'plain'; choose from configs, options"),
         (
             GOOD.replace("technique.yaml]}", "techniqe.yaml]}"),
-            "techniqe.yaml is no file; did you mean 'technique.yaml'?",
+            "there is no file techniqe.yaml; did you mean 'technique.yaml'?",
         ),
-        ("runs: {plain: {configs: [none/a.yaml]}}", "none/a.yaml is no file; the working directory is"),
+        ("runs: {plain: {configs: [none/a.yaml]}}", "there is no file none/a.yaml; `lightning-priors configs` lists"),
         ("seeds: [0]", "'runs' is missing"),
         ("runs: {}", "'runs' must name the configs to compare, not {}"),
         ("runs: [a]", "'runs' must name the configs"),
@@ -102,7 +102,7 @@ def test_mistakes_are_one_line(text: str, message: str) -> None:
 
 def test_a_missing_plan_names_the_nearest() -> None:
     read(GOOD)
-    with pytest.raises(PriorError, match=r"plam.yaml is no file; did you mean 'plan.yaml'\?"):
+    with pytest.raises(PriorError, match=r"there is no file plam.yaml; did you mean 'plan.yaml'\?"):
         read_plan("plam.yaml")
 
 
@@ -125,3 +125,28 @@ def test_reading_a_plan_imports_no_torch(environment: dict[str, str]) -> None:
     code = "import lightning_priors.compare.plan, sys; print('torch' in sys.modules, 'lightning' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "False"]
+
+
+def test_what_a_plan_names_is_looked_for_beside_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("plans", "plans/birds", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    for file in ("plans/own.yaml", "elsewhere/own.yaml", "elsewhere/here.yaml"):
+        (tmp_path / file).write_text("data: {source: Kakapo}\n")
+    (tmp_path / "plans" / "plan.yaml").write_text(
+        "runs: {plain: {configs: [own.yaml, here.yaml, cam_restriction]}}\nshared: [data/kakapo]\n"
+        "options: [--data.source.root=birds, --model.weights=imagenet]\noutput: out\n"
+    )
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    plan = read_plan("../plans/plan.yaml")
+    own, here, shipped = plan.runs["plain"].configs
+    assert (own, here) == ("../plans/own.yaml", "here.yaml")
+    assert Path(shipped).is_file()
+    assert shipped.endswith("configs/techniques/cam_restriction.yaml")
+    assert plan.shared[0].endswith("configs/data/kakapo.yaml")
+    assert plan.options == ("--data.source.root=../plans/birds", "--model.weights=imagenet")
+    assert plan.output == "out"
+
+
+def test_a_shipped_plan_is_read_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(read_plan("demo").runs) == ["plain", "restricted"]

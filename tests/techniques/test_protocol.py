@@ -209,7 +209,7 @@ def test_weights_that_are_no_file_are_said_at_the_first_use(tmp_path: Path) -> N
 
 # -------------------------------------------------------------------- tuning
 
-TUNED = [name for name in TECHNIQUES if name not in ("Pretrained", "PublishedMAXL")]
+TUNED = [name for name in TECHNIQUES if name != "Pretrained"]
 
 
 @pytest.mark.parametrize("name", TUNED)
@@ -318,6 +318,11 @@ def test_extra_metrics_are_logged_beside_the_shared_ones(name: str, squares, tmp
 def test_a_metric_of_a_name_that_is_taken_is_refused() -> None:
     with pytest.raises(PriorError, match="extra_metrics: there is a metric 'acc' already"):
         Pretrained(extra_metrics={"acc": Certain()})
+
+
+def test_a_metric_for_another_number_of_classes_is_refused() -> None:
+    with pytest.raises(PriorError, match="extra_metrics: recall has num_classes 2, but there are 5 classes"):
+        Pretrained(num_classes=5, extra_metrics={"recall": MulticlassRecall(2)})
 
 
 @EVERY

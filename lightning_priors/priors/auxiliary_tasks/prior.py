@@ -30,6 +30,7 @@ from lightning_priors.priors.auxiliary_tasks.weighting import (
     task_weighting,
 )
 from lightning_priors.priors.prior import Prior, Seen, Terms
+from lightning_priors.ranges import check_counts, check_positive
 
 PRIMARY = "primary"
 
@@ -74,7 +75,7 @@ class AuxiliaryTasks(Prior):
         log_cosine: Whether the cosines are computed and logged where the weighting does not need them.
 
     Raises:
-        PriorError: If the target class or the layers make no sense, or torchjd is missing; in `attach`, if names, tasks
+        PriorError: If a number is out of its range, or torchjd is missing; in `attach`, if names, tasks
             and weights do not fit the data.
 
     >>> AuxiliaryTasks(aux_names=["species"], exclude_target=True).options()["aux_names"]
@@ -102,8 +103,8 @@ class AuxiliaryTasks(Prior):
         log_cosine: bool = False,
     ) -> None:
         super().__init__()
-        if gradient_layers < 1:
-            raise PriorError(f"gradient_layers is at least 1, not {gradient_layers}")
+        check_counts({"gradient_layers": gradient_layers})
+        check_positive({"temperature": temperature, "lookahead_rate": lookahead_rate})
         self.aux_num_classes, self.aux_names, self.tasks = aux_num_classes, aux_names, tasks
         self.mode, self.exclude_target, self.target_class = mode, exclude_target, target_class
         self.weight, self.loss, self.weighting = weight, loss, weighting

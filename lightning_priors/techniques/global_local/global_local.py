@@ -15,6 +15,7 @@ from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.prior_maps import boxes_to_grid
 from lightning_priors.nn import Classifier
 from lightning_priors.priors import Prior, PriorStep, Seen, attach_priors, needed_in_evaluation, restore, see, step_from
+from lightning_priors.ranges import check_counts, check_not_negative, check_positive, check_shares
 from lightning_priors.techniques.base import PriorModule
 from lightning_priors.techniques.global_local.crops import Crops, count_by_owner, mean_by_owner
 from lightning_priors.techniques.global_local.cutting import cut_out, exchange_backgrounds
@@ -99,8 +100,8 @@ class GlobalLocal(PriorModule):
         extra_metrics: Further metrics by name.
 
     Raises:
-        PriorError: If `freeze_branches` leaves nothing to train, the fusion cannot have that `local_share`, or a
-            backbone does not suit the priors.
+        PriorError: If a number is out of its range, `freeze_branches` leaves nothing to train, the
+            fusion cannot have that `local_share`, or a backbone does not suit the priors.
 
     >>> model = GlobalLocal(num_classes=2, backbone="tiny", fusion="gate", crop_size=32)
     >>> logits, cam = model.explain(torch.zeros(1, 3, 64, 64))
@@ -153,6 +154,10 @@ class GlobalLocal(PriorModule):
             extra_metrics=extra_metrics,
         )
         self.save_hyperparameters()
+        check_counts({"crop_size": crop_size, "num_parts": num_parts})
+        check_positive({"crop_scale": crop_scale, "local_lr_factor": local_lr_factor})
+        check_not_negative({"jitter": jitter})
+        check_shares({"peak_threshold": peak_threshold, "local_share": local_share})
         if freeze_branches and (fusion == "mean" or priors):
             reason = "fusion mean leaves nothing to train" if fusion == "mean" else "priors have nothing to act on"
             raise PriorError(f"freeze_branches: with {reason}")

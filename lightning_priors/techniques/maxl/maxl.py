@@ -12,6 +12,7 @@ from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError
 from lightning_priors.hypergradient import InnerStep, RandomState
 from lightning_priors.priors import Prior, PriorStep, restore
+from lightning_priors.ranges import check_counts, check_not_negative
 from lightning_priors.techniques.maxl.label_generator import Balance, TaskOutputs
 from lightning_priors.techniques.maxl.label_learner import LabelLearner, LabelledPart, PartOfBatch, halves_of
 from lightning_priors.techniques.maxl.meta_gradient import shared_cosine
@@ -135,8 +136,8 @@ class MAXL(TwoNetworks):
             extra_metrics=extra_metrics,
         )
         self.save_hyperparameters()
-        if generator_every < 1:
-            raise PriorError(f"generator_every is at least 1, not {generator_every}")
+        check_counts({"generator_every": generator_every})
+        check_not_negative({"aux_weight": aux_weight, "entropy_weight": entropy_weight})
         self.generator_every, self.meta_batch = generator_every, meta_batch
         self.learner = LabelLearner(
             self.generator,

@@ -19,9 +19,11 @@ from lightning_priors.hypergradient import (
     stepped_parameters,
     unrolled_label_gradient,
 )
+from lightning_priors.ranges import check_not_negative
 from lightning_priors.techniques.maxl.label_generator import TaskOutputs
 from lightning_priors.techniques.maxl.label_learner import LabelLearner, LabelledPart, PartOfBatch
 from lightning_priors.techniques.maxl.two_networks import TwoNetworks
+from lightning_priors.techniques.optimisation import PLAIN, Tuning
 
 
 class PublishedMAXL(TwoNetworks):
@@ -44,6 +46,7 @@ class PublishedMAXL(TwoNetworks):
         aux_weight: Weight of the auxiliary loss.
         generator_lr: Learning rate of the generator's optimiser, Adam.
         generator_weight_decay: Its weight decay.
+        tuning: How pretrained weights are tuned.
         lr: Learning rate of the default optimiser, AdamW.
         weight_decay: Weight decay of the default optimiser.
         warmup_epochs: Linear warm-up of the learning rate before its cosine, in epochs.
@@ -72,6 +75,7 @@ class PublishedMAXL(TwoNetworks):
         aux_weight: float = 1.0,
         generator_lr: float = 1e-3,
         generator_weight_decay: float = 5e-4,
+        tuning: Tuning = PLAIN,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         warmup_epochs: float = 0.0,
@@ -94,9 +98,11 @@ class PublishedMAXL(TwoNetworks):
             warmup_epochs=warmup_epochs,
             optimizer=optimizer,
             scheduler=scheduler,
+            tuning=tuning,
             extra_metrics=extra_metrics,
         )
         self.save_hyperparameters()
+        check_not_negative({"aux_weight": aux_weight, "entropy_weight": entropy_weight})
         self.method = method
         self.learner = LabelLearner(
             self.generator,

@@ -20,6 +20,7 @@ from lightning_priors.functional.distributed import mean_gradients_over_ranks
 from lightning_priors.hypergradient import call_at, clip_by_norm, named_gradients, update_rules
 from lightning_priors.nn import Classifier
 from lightning_priors.priors import Prior, PriorStep, attach_priors, needed_in_evaluation, see, step_from
+from lightning_priors.ranges import check_counts, check_not_negative, check_positive
 from lightning_priors.techniques.base import PriorModule
 from lightning_priors.techniques.maxl.label_generator import Balance, LabelGenerator, TaskOutputs, TwoTasks
 from lightning_priors.techniques.maxl.label_learner import LabelLearner, PartOfBatch
@@ -99,10 +100,10 @@ class TwoNetworks(PriorModule):
             extra_metrics=extra_metrics,
         )
         self.automatic_optimization = False
-        if accumulate_batches < 1:
-            raise PriorError(f"accumulate_batches is at least 1, not {accumulate_batches}")
-        if temperature <= 0:
-            raise PriorError(f"temperature is above 0, not {temperature}")
+        check_counts({"accumulate_batches": accumulate_batches})
+        check_positive({"temperature": temperature})
+        check_positive({"gradient_clip_norm": gradient_clip_norm})
+        check_not_negative({"generator_lr": generator_lr, "generator_weight_decay": generator_weight_decay})
         self.generator_lr, self.generator_weight_decay = generator_lr, generator_weight_decay
         self.gradient_clip_norm, self.accumulate_batches = gradient_clip_norm, accumulate_batches
         self.sub_classes = hierarchy(subclasses if isinstance(subclasses, int) else list(subclasses), num_classes)
