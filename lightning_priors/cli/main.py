@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
         except MisconfigurationException as error:
             raise PriorError(" ".join(str(error).split())) from error
         except Exception as error:
-            if mistake := _mistake_behind(error):
+            if mistake := mistake_behind(error):
                 raise mistake from error
             raise
     return 0
@@ -99,11 +99,14 @@ def main(arguments: Sequence[str]) -> int:
 class Parser(LightningArgumentParser):
     """Lightning's parser, whose errors are one line."""
 
+    class_options: Mapping[str, type] = CLASS_OPTIONS
+    """The base class of each option that takes a class."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises a `PriorError` instead of printing the usage; a nested parser tells the parser above it."""
         if not self.exit_on_error:
             super().error(message, ex)
-        raise PriorError(explain(message, option_names(self), CLASS_OPTIONS)) from ex
+        raise PriorError(explain(message, option_names(self), self.class_options)) from ex
 
     def add_function_arguments(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> NoReturn:
         """Refuses a function where a configuration names a class; jsonargparse would call it to make the object."""
@@ -123,12 +126,16 @@ class ConfigFile(ActionConfigFile):
             for name in _choices_in(yaml.safe_load(path.read_text())):
                 if namespace.get(f"model.init_args.{name}") is not None:
                     namespace[f"model.init_args.{name}"] = None
-            super().__call__(parser, namespace, values, option_string)  # type: ignore[no-untyped-call]
+            self.apply(parser, namespace, values, option_string)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else "?"
             raise PriorError(f"{values}, line {line}: {error.problem}") from error
         except PriorError as error:
             raise PriorError(f"{values}: {error}") from error
+
+    def apply(self, parser: Any, namespace: Any, values: Any, option_string: str | None) -> None:
+        """Adds the entries of a file that exists."""
+        super().__call__(parser, namespace, values, option_string)  # type: ignore[no-untyped-call]
 
 
 class RunFolder(CSVLogger):
@@ -341,8 +348,15 @@ def _chosen(config: Namespace) -> dict[str, Any]:
     return {name: value.as_dict() if isinstance(value, Namespace) else value for name, value in given.items()}
 
 
-def _mistake_behind(error: BaseException | None) -> PriorError | None:
-    """Returns the user's mistake among the causes of an error, because the parser wraps what a constructor raises."""
+def mistake_behind(error: BaseException | None) -> PriorError | None:
+    """Returns the user's mistake among the causes of an error, because the parser wraps what a constructor raises.
+
+    Args:
+        error: Any error.
+
+    >>> mistake_behind(ValueError("no such class")) is None
+    True
+    """
     while error is not None and not isinstance(error, PriorError):
         error = error.__cause__
     return error
