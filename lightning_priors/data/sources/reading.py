@@ -339,12 +339,13 @@ def named_once(names: Iterable[str], what: str) -> dict[str, int]:
 
 def _pixels(path: Path, mode: str, row: str) -> Tensor:
     """Reads the pixels of a picture: (H, W) uint8 for the mode "L", (H, W, 3) for "RGB"."""
+    named = f" ({row})" if row else ""
     try:
         with Image.open(path) as picture:
             return torch.from_numpy(np.array(picture.convert(mode)))
     except FileNotFoundError as error:
-        raise UnreadableImageError(f"no file {path} ({row}){hint_beside(path)}") from error
+        raise UnreadableImageError(f"no file {path}{named}{hint_beside(path)}") from error
     # Pillow's decoders raise all of these for broken files
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).replace(f" {str(path)!r}", "").replace("\n", " ")
-        raise UnreadableImageError(f"cannot read {path} ({row}): {reason}") from error
+        raise UnreadableImageError(f"cannot read {path}{named}: {reason}") from error
