@@ -197,8 +197,8 @@ def draw_prediction(picture: Pixels, evidence: Evidence, class_names: Sequence[s
     Returns:
         A figure; the pictures' axes count in pixels, with the first pixel's centre at (0, 0).
 
-    >>> figure = draw_prediction(np.zeros((6, 9, 3), np.uint8), Evidence(torch.zeros(1, 2), torch.zeros(1, 2, 2, 3), {}),
-    ...                          ["kakapo", "other"])
+    >>> evidence = Evidence(torch.zeros(1, 2), torch.zeros(1, 2, 2, 3), {})
+    >>> figure = draw_prediction(np.zeros((6, 9, 3), np.uint8), evidence, ["kakapo", "other"])
     >>> [axes.get_label() for axes in figure.axes]
     ['picture 0', 'evidence 0', 'scale']
     """

@@ -82,7 +82,7 @@ def _parser() -> Parser:
         "--unreadable",
         type=Literal["error", "skip"],
         default="error",
-        help="at a file that cannot be read, end or go on",
+        help="what an unreadable file does",
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures in one pass of the network")
     parser.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1; by default a GPU where there is one")

@@ -134,7 +134,7 @@ def _rows(path: Path) -> Iterator[Found]:
         column = next((name for name in PATH_COLUMNS if name in cells), None)
         if column is None:
             raise PriorError(
-                f"{path} has no column {', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]} with the files"
+                f"{path} needs a column {', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]} with the files"
             )
         if not cells[column]:
             raise PriorError(f"{row} names no file in the column {column} ({path})")
