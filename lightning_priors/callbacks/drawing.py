@@ -90,6 +90,22 @@ def tint(
     return mixed
 
 
+def overlay(picture: Pixels, cells: Tensor) -> Pixels:
+    """Lays a map over a picture that has lost its own colours; the greatest value is drawn at full strength.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        cells: (h, w) map, interpolated to the picture's size.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    >>> overlay(np.zeros((1, 2, 3), np.uint8), torch.tensor([[0.0, 1.0]])).tolist()
+    [[[64, 64, 64], [177, 37, 41]]]
+    """
+    return tint(_pale(picture), _enlarged(cells, picture), _scale(cells))
+
+
 def shown_map(evidence: Evidence) -> tuple[Tensor, Tensor]:
     """Chooses the one map per image that is drawn, and the number that it adds up to.
 
@@ -207,7 +223,7 @@ def draw_prediction(picture: Pixels, evidence: Evidence, class_names: Sequence[s
     probability, predicted = evidence.logits[0].softmax(0).max(0)
     _show(first, picture)
     _title(first, f"\n{_short(class_names[int(predicted)])} {float(probability):.2f}", "black", bold=True)
-    _show(second, tint(_pale(picture), _enlarged(maps[0], picture), _scale(maps)))
+    _show(second, overlay(picture, maps[0]))
     _colour_bar(figure, "strongest", "strongest", class_names)
     return figure
 

@@ -28,7 +28,7 @@ class DataFile(ConfigFile):
         if isinstance(content, dict):
             kept = {name: entry for name, entry in content.items() if name not in OF_FIT}
             values = yaml.safe_dump(kept, sort_keys=False)
-        ActionConfigFile.__call__(self, parser, namespace, values, option_string)
+        ActionConfigFile.__call__(self, parser, namespace, values, option_string)  # type: ignore[no-untyped-call]
 
 
 def parse_data(
