@@ -13,12 +13,16 @@ from lightning_priors.errors import PriorError, Terminated, nearest
 LIGHTNING = "lightning_priors.cli"
 """The module of Lightning's commands; its `main` takes the command's name too, because it serves several."""
 
+OF_PICTURES = "lightning_priors.cli.predict"
+"""The module of ``predict`` where a run is given first, and of its help."""
+
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("look at your own data and write the configurations to begin with", "lightning_priors.cli.init"),
     "fit": ("train a technique; a run folder keeps its configuration, metrics, checkpoints and panels", LIGHTNING),
     "validate": ("evaluate a checkpoint on the validation images", LIGHTNING),
     "test": ("evaluate a checkpoint on the test images", LIGHTNING),
-    "predict": ("write the class probabilities of the test images to predictions.csv", LIGHTNING),
+    "predict": ("classify pictures: RUN PICTURES...; or, with the options of fit, the test images", LIGHTNING),
+    "explain": ("show where a classifier looks and whom it fails, as one page", "lightning_priors.explain"),
     "configs": ("list the configurations that -c finds by their names", "lightning_priors.shipped"),
     "compare": ("run several techniques and seeds under one protocol and summarise them", "lightning_priors.compare"),
     "inspect-data": (
@@ -47,7 +51,9 @@ examples:
   lightning-priors fit -c cam_restriction --trainer.max_epochs 10
   lightning-priors fit --model Pretrained --data.source Waterbirds --data.source.root DIR
   lightning-priors fit --model CAMRestriction --help
-  lightning-priors test -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\
+  lightning-priors test -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  lightning-priors predict RUN birds/ --out birds.csv --panels
+  lightning-priors explain RUN\
 """
 
 
@@ -111,6 +117,15 @@ def _write_no_more() -> None:
     os.dup2(nowhere, sys.stdout.fileno())
 
 
+def names_run(arguments: Sequence[str]) -> bool:
+    """Says whether the first argument is no option: ``predict`` then takes a run and pictures.
+
+    >>> names_run(["runs/Toy/version_0", "birds"]), names_run(["-c", "config.yaml"]), names_run([])
+    (True, False, False)
+    """
+    return bool(arguments) and not arguments[0].startswith("-")
+
+
 def _dispatch(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
     if command in ("-h", "--help", "help"):
@@ -124,6 +139,8 @@ def _dispatch(arguments: list[str]) -> int:
         problem = f"there is no command {command!r}" if command else "a command is missing"
         raise PriorError(f"{problem}; {nearest(command, COMMANDS)}")
     module = COMMANDS[command][1]
+    if command == "predict" and (names_run(arguments[1:]) or arguments[1:] in (["-h"], ["--help"])):
+        module = OF_PICTURES
     run: Callable[[list[str]], int] = importlib.import_module(module).main
     return run(arguments if module == LIGHTNING else arguments[1:])
 

@@ -80,7 +80,7 @@ def test_a_run_says_which_file_was_taken(caplog, monkeypatch):
 @pytest.mark.slow
 def test_the_wheel_has_every_configuration_and_finds_it(tmp_path):
     copy = tmp_path / "copy"
-    names = ("lightning_priors", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+    names = ("lightning_priors", "configs", "pyproject.toml", "setup.cfg", "setup.py", "README.md", "LICENSE")
     copy.mkdir()
     for name in names:
         path = REPOSITORY / name

@@ -90,6 +90,22 @@ def tint(
     return mixed
 
 
+def overlay(picture: Pixels, cells: Tensor) -> Pixels:
+    """Lays a map over a picture that has lost its own colours; the greatest value is drawn at full strength.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        cells: (h, w) map, interpolated to the picture's size.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    >>> overlay(np.zeros((1, 2, 3), np.uint8), torch.tensor([[0.0, 1.0]])).tolist()
+    [[[64, 64, 64], [177, 37, 41]]]
+    """
+    return tint(_pale(picture), _enlarged(cells, picture), _scale(cells))
+
+
 def shown_map(evidence: Evidence) -> tuple[Tensor, Tensor]:
     """Chooses the one map per image that is drawn, and the number that it adds up to.
 
@@ -186,6 +202,32 @@ def draw_panel(batch: PriorBatch, evidence: Evidence, class_names: Sequence[str]
     return figure
 
 
+def draw_prediction(picture: Pixels, evidence: Evidence, class_names: Sequence[str]) -> "Figure":
+    """Draws a picture of which nobody has told the class, and beside it the evidence over it.
+
+    Args:
+        picture: (H, W, 3) uint8, in its own size.
+        evidence: What the network made of it; B = 1.
+        class_names: K names.
+
+    Returns:
+        A figure; the pictures' axes count in pixels, with the first pixel's centre at (0, 0).
+
+    >>> evidence = Evidence(torch.zeros(1, 2), torch.zeros(1, 2, 2, 3), {})
+    >>> figure = draw_prediction(np.zeros((6, 9, 3), np.uint8), evidence, ["kakapo", "other"])
+    >>> [axes.get_label() for axes in figure.axes]
+    ['picture 0', 'evidence 0', 'scale']
+    """
+    maps, _ = shown_map(evidence)
+    figure, ((first, second),) = _grid(1, ["picture", "evidence"], ["picture", "evidence"], picture.shape[:2])
+    probability, predicted = evidence.logits[0].softmax(0).max(0)
+    _show(first, picture)
+    _title(first, f"\n{_short(class_names[int(predicted)])} {float(probability):.2f}", "black", bold=True)
+    _show(second, overlay(picture, maps[0]))
+    _colour_bar(figure, "strongest", "strongest", class_names)
+    return figure
+
+
 def draw_comparison(batch: PriorBatch, evidence: Mapping[str, Evidence], class_names: Sequence[str]) -> "Figure":
     """Draws side by side what several networks looked at in the same images; one row for each image.
 
@@ -271,13 +313,16 @@ def _grid(
     return figure, axes
 
 
-def _show(axes: "Axes", pixels: Pixels, batch: PriorBatch, row: int, everything: bool = False) -> None:
+def _show(
+    axes: "Axes", pixels: Pixels, batch: PriorBatch | None = None, row: int = 0, everything: bool = False
+) -> None:
     """Shows a picture with the outlines of all annotations that it has, or of the one that makes its prior map."""
     height, across = pixels.shape[:2]
     axes.set_axis_off()
     axes.imshow(pixels, interpolation="bilinear")
-    kinds = [kind for kind in KINDS if kind in batch]
+    kinds = [kind for kind in KINDS if batch is not None and kind in batch]
     for kind in kinds if everything else kinds[:1]:
+        assert batch is not None
         _outline(axes, batch, row, kind, width=1.4 if everything else 0.9)
     axes.set_xlim(-0.5, across - 0.5)
     axes.set_ylim(height - 0.5, -0.5)

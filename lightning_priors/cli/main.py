@@ -35,6 +35,7 @@ from lightning_priors.priors import Prior
 from lightning_priors.shipped import config_folder, find_config
 from lightning_priors.techniques import PriorModule
 from lightning_priors.trained.checkpoint import changes, fits, read_checkpoint, trained_technique
+from lightning_priors.yaml_file import read_yaml
 
 LINKED = ("num_classes", "aux_num_classes")
 """Arguments of the model that the data decides; a technique without such an argument is left alone."""
@@ -105,11 +106,14 @@ def main(arguments: Sequence[str]) -> int:
 class Parser(LightningArgumentParser):
     """Lightning's parser, whose errors are one line."""
 
+    class_options: Mapping[str, type] = CLASS_OPTIONS
+    """The base class of each option that takes a class."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises a `PriorError` instead of printing the usage; a nested parser tells the parser above it."""
         if not self.exit_on_error:
             super().error(message, ex)
-        raise PriorError(explain(message, option_names(self), CLASS_OPTIONS)) from ex
+        raise PriorError(explain(message, option_names(self), self.class_options)) from ex
 
     def add_function_arguments(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> NoReturn:
         """Refuses a function where a configuration names a class; jsonargparse would call it to make the object."""
@@ -126,15 +130,17 @@ class ConfigFile(ActionConfigFile):
         """Adds the entries of one file."""
         path, _ = find_config(str(values))
         try:
-            for name in _choices_in(yaml.safe_load(path.read_text())):
+            for name in _choices_in(read_yaml(path)):
                 if namespace.get(f"model.init_args.{name}") is not None:
                     namespace[f"model.init_args.{name}"] = None
-            super().__call__(parser, namespace, str(path), option_string)  # type: ignore[no-untyped-call]
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else "?"
-            raise PriorError(f"{values}, line {line}: {error.problem}") from error
+            self.apply(parser, namespace, str(path), option_string)
         except PriorError as error:
-            raise PriorError(f"{values}: {error}") from error
+            named = str(error).startswith(str(path))
+            raise PriorError(str(error) if named else f"{values}: {error}") from error
+
+    def apply(self, parser: Any, namespace: Any, values: Any, option_string: str | None) -> None:
+        """Adds the entries of a file that exists."""
+        super().__call__(parser, namespace, values, option_string)  # type: ignore[no-untyped-call]
 
 
 class RunFolder(CSVLogger):
@@ -369,7 +375,14 @@ def _chosen(config: Namespace) -> dict[str, Any]:
 
 
 def mistake_behind(error: BaseException | None) -> PriorError | None:
-    """Returns the user's mistake among the causes of an error, because the parser wraps what a constructor raises."""
+    """Returns the user's mistake among the causes of an error, because the parser wraps what a constructor raises.
+
+    Args:
+        error: Any error.
+
+    >>> mistake_behind(ValueError("no such class")) is None
+    True
+    """
     first = error
     while error is not None and not isinstance(error, PriorError):
         if isinstance(error, ModuleNotFoundError) and (line := missing_package(str(error), str(first))):

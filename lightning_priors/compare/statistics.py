@@ -10,6 +10,7 @@ from scipy.stats import bootstrap
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+NUMBERS_AT_ONCE = 10_000_000  # that are resampled: memory does not grow with the number of pairs
 MINIMUM_PAIRS = 3  # two differences can only be resampled to themselves and their mean: no interval
 
 
@@ -66,7 +67,7 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Di
     covers less than the nominal share.
 
     Args:
-        values: One number for each seed.
+        values: One number for each seed, or for whatever else is paired.
         reference: The same seeds' numbers of the config to compare with. Pairs with a gap are left out.
 
     Returns:
@@ -96,6 +97,7 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Di
         vectorized=True,
         confidence_level=CONFIDENCE,
         method="percentile",
+        batch=max(1, NUMBERS_AT_ONCE // pairs),
         random_state=np.random.default_rng(0),
     ).confidence_interval
     return Difference(pairs, mean, float(interval.low), float(interval.high), "")

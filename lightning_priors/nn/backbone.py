@@ -408,6 +408,39 @@ def _create(name: str) -> nn.Module:
     raise AssertionError("unreachable: the last attempt passes no argument")
 
 
+def complete_network(name: str, state: Mapping[str, Tensor]) -> tuple[nn.Module, Tensor, Tensor]:
+    """Makes a timm model with its own head, and fills it with trained weights.
+
+    Args:
+        name: A timm model name.
+        state: The entries of a weights file; the shape of the head's weight says how many classes there are.
+
+    Returns:
+        The model in evaluation mode; weight (K, C) and bias (K,) of its linear head.
+
+    Raises:
+        PriorError: If the name is unknown, the head is not one linear layer, or the entries do not fit.
+    """
+    import timm
+
+    if name.split(".")[0] not in timm.list_models():
+        raise PriorError(f"unknown timm model {name!r}; {nearest(name, timm.list_models())}")
+    bare: nn.Module = timm.create_model(name)
+    prefix, head = common_prefix(bare.state_dict(), state), _pretrained_config(bare)["classifier"]
+    weight = state.get(f"{prefix}{head}.weight") if isinstance(head, str) else None
+    if weight is None:
+        raise PriorError(f"{name!r} has no linear head in these weights: no entry {head}.weight")
+    model: nn.Module = timm.create_model(name, num_classes=len(weight))
+    own = model.state_dict()
+    given = {entry: state[prefix + entry] for entry in own if prefix + entry in state}
+    wrong = [entry for entry in own if entry not in given or given[entry].shape != own[entry].shape]
+    if wrong:
+        raise PriorError(f"the weights do not fit {name!r}: {len(wrong)} of {len(own)} entries, such as {wrong[0]}")
+    model.load_state_dict(given)
+    bias = given.get(f"{head}.bias", torch.zeros(len(weight)))
+    return model.eval(), weight.flatten(1), bias
+
+
 def _rotate(tokens: Tensor, attention: Any, rope: Tensor | None) -> Tensor:
     """Queries or keys (B, heads, N, D), those of patches turned by the rotary position embedding where there is one."""
     if rope is None:

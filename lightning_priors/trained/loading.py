@@ -91,6 +91,23 @@ def checkpoint_of(where: str | Path) -> Path:
     return path
 
 
+def run_folder_of(where: str | Path) -> Path:
+    """Finds the run folder that something to load belongs to.
+
+    Args:
+        where: What `load` takes.
+
+    Returns:
+        The folder itself, that of ``checkpoints/best.ckpt``, or the one that a file lies in.
+
+    >>> str(run_folder_of("runs/Toy/version_0/checkpoints/best.ckpt")), str(run_folder_of("kept/best.ckpt"))
+    ('runs/Toy/version_0', 'kept')
+    """
+    path = Path(where)
+    folder = path.parent if path.is_file() or path.suffix == ".ckpt" else path
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
 def best_device() -> torch.device:
     """Chooses a GPU where there is one, and the CPU otherwise.
 

@@ -478,6 +478,7 @@ def _pixels(
     path: Path, mode: str, row: str, change: Callable[[Image.Image], Image.Image] = lambda picture: picture
 ) -> Tensor:
     """Reads the pixels of a picture: (H, W) uint8 for the mode "L", (H, W, 3) for "RGB"."""
+    named = f" ({row})" if row else ""
     try:
         if not _is_file(path) and path.exists():  # a pipe would never end
             raise UnreadableImageError(f"cannot read {path} ({row}): it is no file")
@@ -486,11 +487,11 @@ def _pixels(
     except UnreadableImageError:
         raise
     except FileNotFoundError as error:
-        raise UnreadableImageError(f"no file {path} ({row}){hint_beside(path)}") from error
+        raise UnreadableImageError(f"no file {path}{named}{hint_beside(path)}") from error
     # Pillow's decoders raise all of these for broken files
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).replace(f" {str(path)!r}", "").replace(f": {str(path)!r}", "").replace("\n", " ")
-        raise UnreadableImageError(f"cannot read {path} ({row}): {reason}") from error
+        raise UnreadableImageError(f"cannot read {path}{named}: {reason}") from error
 
 
 def _is_file(path: Path) -> bool:
