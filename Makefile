@@ -5,19 +5,22 @@ BIN := $(VENV)/bin
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format clean
+.PHONY: help demo test test-faults test-fast check format clean
 
 help:  ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed  ## Compare a classifier with one that is told where to look, on drawn birds (3 minutes)
 	$(BIN)/lightning-priors compare -c configs/compare/demo.yaml
 
 test: $(VENV)/installed  ## Run all tests and the examples in the docstrings
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not faults"
+
+test-faults: $(VENV)/installed  ## Try malformed input by the hundred
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m faults tests
 
 test-fast: $(VENV)/installed  ## Run the core in under two minutes: no slow tests, commands, comparisons, callbacks, configs or scripts
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" lightning_priors tests/data tests/functional \
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not faults" lightning_priors tests/data tests/functional \
 		tests/hypergradient tests/metrics tests/nn tests/priors tests/techniques tests/theorems tests/test_batch.py \
 		tests/test_layering.py tests/test_main.py
 
