@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 340, 210, 38, 34, 8
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 340, 220, 40, 34, 18
+RIGHT = 22  # room for half of the last number
 
 
 def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
@@ -62,12 +63,12 @@ def _chart(inside: str, title: str, x_label: str, y_label: str, scale: float = 1
     ticks = "".join(
         f'<text x="{_x(value):.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{value:.0%}</text>'
         f'<text x="{LEFT - 4}" y="{_y(value) + 4:.1f}" text-anchor="end">{value * scale:.0%}</text>'
-        f'<path class="grid" d="M{LEFT} {_y(value):.1f}H{WIDTH - 8}"/>'
+        f'<path class="grid" d="M{LEFT} {_y(value):.1f}H{WIDTH - RIGHT}"/>'
         for value in (0, 0.5, 1)
     )
     names = (
-        f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
-        f'<text x="{LEFT + 4}" y="{TOP + 10}" class="quiet">{escape(y_label)}</text>'
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text x="0" y="11">{escape(y_label)}</text>'
     )
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
@@ -76,7 +77,7 @@ def _chart(inside: str, title: str, x_label: str, y_label: str, scale: float = 1
 
 
 def _x(share: float) -> float:
-    return LEFT + share * (WIDTH - LEFT - 12)
+    return LEFT + share * (WIDTH - LEFT - RIGHT)
 
 
 def _y(share: float) -> float:

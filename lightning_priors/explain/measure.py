@@ -1,7 +1,7 @@
 """What a classifier says of the images of a split, image by image; numbers only."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -75,8 +75,8 @@ def measure(classifier: TrainedClassifier, images: PriorDataset, batch_size: int
     Returns:
         What it said, and where the evidence lay.
     """
-    loader: DataLoader[PriorBatch] = DataLoader(images, batch_size, num_workers=num_workers)
-    parts = [_answers(classifier, complete(batch)) for batch in _shown(loader, "images")]
+    loader = DataLoader(images, batch_size, num_workers=num_workers)
+    parts = [_answers(classifier, complete(cast(PriorBatch, batch))) for batch in _shown(loader, "images")]
     columns = zip(*parts, strict=True)
     return Answers(*(None if column[0] is None else torch.cat(cast(list[Tensor], column)) for column in columns))  # type: ignore[arg-type]
 
@@ -126,6 +126,6 @@ def _answers(classifier: TrainedClassifier, batch: PriorBatch) -> Answers:
     return Answers(logits, label, batch.get("group"), inside, pointed, covered, masked)
 
 
-def _shown(loader: DataLoader[Any], what: str) -> Iterator[PriorBatch]:
+def _shown(loader: Iterable[object], what: str) -> Iterator[object]:
     """The batches, with a bar on a terminal."""
     yield from tqdm(loader, desc=what, unit=" batches", disable=None)

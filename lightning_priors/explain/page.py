@@ -31,7 +31,7 @@ def page(numbers: Mapping[str, Any], pictures: Mapping[str, Sequence[Shown]]) ->
         numbers=numbers,
         runs=runs,
         pictures=pictures,
-        percent=lambda key: _number(numbers, key, lambda value: f"{100 * value:.1f} %"),
+        percent=lambda key: _number(numbers, key, lambda value: f"{100 * value:.1f}\u00a0%"),
         points=lambda key: _number(numbers, key, lambda value: f"{100 * value:+.1f}"),
         count=lambda key: _number(numbers, key, lambda value: f"{value:,}"),
         score=lambda key: _number(numbers, key, lambda value: f"{value:.3f}"),

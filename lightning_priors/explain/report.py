@@ -201,6 +201,7 @@ def _backgrounds(answers: Answers, changed: BackgroundAnswers, classes: Sequence
             name: {"accuracy": plain(right[name].mean()), "auroc": ranking(logits, label)["auroc"]}
             for name, logits in said.items()
         },
+        "changed": plain((said["original"].argmax(1) != said["exchanged"].argmax(1)).float().mean()),
         "gap": difference(right["original"], right["exchanged"]),
         "by_class": [
             {"name": classes[number], **{name: plain(hits[label == number].mean()) for name, hits in right.items()}}

@@ -21,10 +21,10 @@ p { margin: 0 0 12px; max-width: 75ch; }
 .card { padding: 14px; }
 .scroll { overflow-x: auto; margin-bottom: 16px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 0.94rem; }
-th, td { padding: 7px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: 7px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 tr:last-child > * { border-bottom: 0; }
 th:first-child { text-align: left; font-weight: 500; max-width: 22em; overflow: hidden; text-overflow: ellipsis; }
-thead th { font-weight: 600; color: var(--quiet); font-size: 0.85rem; }
+thead th, thead th:first-child { font-weight: 600; color: var(--quiet); font-size: 0.85rem; }
 svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--quiet); font-size: 11px; }
 .grid { stroke: var(--line); stroke-width: 1; } .diagonal { stroke: var(--quiet); stroke-dasharray: 4 4; }
@@ -47,7 +47,8 @@ PAGE = (
 {% endif %}{% endmacro %}
 {% macro row(name, key, form, difference) %}
 <tr><th scope="row">{{ name }}</th>{% for run in runs %}<td>{{ form(run ~ "." ~ key) }}</td>{% endfor %}
-{% if runs|length > 1 %}<td>{% if difference %}{{ interval("difference." ~ difference) }}{% endif %}</td>{% endif %}</tr>
+{% if runs|length > 1 %}<td>{% if difference %}{{ interval("difference." ~ difference) }}{% endif %}</td>{% endif %}
+</tr>
 {% endmacro %}
 {% macro heads() %}
 {% for run in runs %}<th scope="col">{{ numbers[run].name }}</th>{% endfor %}
@@ -56,7 +57,7 @@ PAGE = (
 {% macro parts(title, key, differences) %}
 <div class="scroll"><table><thead><tr><th scope="col">{{ title }}</th><th scope="col">images</th>
 {% for run in runs %}<th scope="col">right{% if runs|length > 1 %}, {{ numbers[run].name }}{% endif %}</th>
-{% if numbers[run].evidence %}<th scope="col">evidence inside</th>{% endif %}{% endfor %}
+{% if numbers[run].evidence %}<th scope="col">inside</th>{% endif %}{% endfor %}
 {% if differences %}<th scope="col">difference, points</th>{% endif %}</tr></thead><tbody>
 {% for each in numbers.run[key] %}
 <tr><th scope="row">{{ each.name }}</th><td>{{ count("run." ~ key ~ "." ~ loop.index0 ~ ".images") }}</td>
@@ -90,7 +91,8 @@ PAGE = (
 {% for run in runs %}<p class="verdict">{% if runs|length > 1 %}<b>{{ numbers[run].name }}</b>{% endif %}\
 {{ verdict(numbers[run]) }}</p>{% endfor %}
 <p class="facts">{{ count("images") }} {{ numbers.split_name }} images of {{ numbers.data }}; classes: \
-{{ numbers.classes|join(", ")|truncate(200) }}.{% for run in runs %} {{ numbers[run].name }}: {{ numbers[run].checkpoint }}.\
+{{ numbers.classes|join(", ")|truncate(200) }}.{% for run in runs %} {{ numbers[run].name }}: {{
+numbers[run].checkpoint }}.\
 {% endfor %}</p>
 
 <h2>At a glance</h2>
@@ -98,7 +100,8 @@ PAGE = (
 {{ row("right answers", "accuracy", percent, "accuracy") }}
 {{ row("worst class: " ~ numbers.run.worst_class.name, "worst_class.accuracy", percent, "") if runs|length == 1 else
    row("worst class", "worst_class.accuracy", percent, "") }}
-{% if numbers.run.worst_group %}{{ row("worst group: " ~ numbers.run.worst_group.name, "worst_group.accuracy", percent, "")
+{% if numbers.run.worst_group %}{{ row("worst group: " ~ numbers.run.worst_group.name, "worst_group.accuracy",
+percent, "")
    if runs|length == 1 else row("worst group", "worst_group.accuracy", percent, "") }}{% endif %}
 {{ row("area under the ROC curve", "auroc", score, "") }}
 {{ row("average precision", "average_precision", score, "") }}
@@ -109,29 +112,36 @@ PAGE = (
 {% if numbers.run.backgrounds %}{{ row("right before other backgrounds", "backgrounds.exchanged.accuracy", percent,
    "exchanged") }}{% endif %}
 </tbody></table></div>
-{% if runs|length > 1 %}<p class="quiet">Differences are those of {{ numbers.run.name }} to {{ numbers.against.name }} on
+{% if runs|length > 1 %}<p class="quiet">Differences are those of {{ numbers.run.name }} to {{ numbers.against.name }}
+on
 the same images, in percentage points, in brackets 95 % intervals of a paired bootstrap over the images.</p>{% endif %}
 
 <h2>Whom does it fail?</h2>
 {% if numbers.run.by_group %}{{ parts("group", "by_group", runs|length > 1) }}{% endif %}
 {{ parts("class", "by_class", false) }}
-<div class="two">{% for run in runs %}<div class="card"><h3>How far its confidence can be trusted{% if runs|length > 1 %}:
+<div class="two">{% for run in runs %}<div class="card"><h3>How far its confidence can be trusted{% if runs|length > 1
+%}:
 {{ numbers[run].name }}{% endif %}</h3>{{ reliability(numbers[run].confidence) }}<p class="quiet">On the dashed line an
 answer is right as often as it says. Calibration error (ECE): {{ score(run ~ ".ece") }}.</p></div>{% endfor %}
-{% if runs|length == 1 %}<div class="scroll"><table><thead><tr><th scope="col">confidence</th><th scope="col">images</th>
+{% if runs|length == 1 %}<div class="scroll"><table><thead><tr><th scope="col">confidence</th><th
+scope="col">images</th>
 <th scope="col">said</th><th scope="col">right</th></tr></thead><tbody>{% for each in numbers.run.confidence %}
 <tr><th scope="row">{{ (100 * each.from)|round|int }} to {{ (100 * each.to)|round|int }} %</th>
 <td>{{ count("run.confidence." ~ loop.index0 ~ ".images") }}</td>
 <td>{{ percent("run.confidence." ~ loop.index0 ~ ".confidence") }}</td>
-<td>{{ percent("run.confidence." ~ loop.index0 ~ ".accuracy") }}</td></tr>{% endfor %}</tbody></table></div>{% endif %}</div>
+<td>{{ percent("run.confidence." ~ loop.index0 ~ ".accuracy") }}</td></tr>{% endfor %}</tbody></table></div>{% endif
+%}</div>
 
 {% if numbers.run.evidence %}<h2>Where does it look?</h2>
 <p>The share of the evidence for the true class that lies inside the target. The target covers
-{{ percent("run.evidence.covered") }} of a picture: evidence that lies anywhere would have that share inside.</p>
+{{ percent("run.evidence.covered") }} of a picture: evidence that lies anywhere would have that share inside. The tables
+above have the share by class and group ("inside").</p>
 <div class="two">{% for run in runs %}<div class="card"><h3>{{ numbers[run].name }}</h3>
 {{ histogram(numbers[run].evidence.histogram) }}
-<p class="quiet"><span class="is-right">Right</span> answers have {{ percent(run ~ ".evidence.right") }} inside on average,
-<span class="is-wrong">wrong</span> ones {{ percent(run ~ ".evidence.wrong") }}; {{ count(run ~ ".evidence.images") }} images
+<p class="quiet"><span class="is-right">Right</span> answers have {{ percent(run ~ ".evidence.right") }} inside on
+average,
+<span class="is-wrong">wrong</span> ones {{ percent(run ~ ".evidence.wrong") }}; {{ count(run ~ ".evidence.images") }}
+images
 have a prior. Each colour adds up to 100 %.</p></div>{% endfor %}</div>{% endif %}
 
 {% if numbers.run.backgrounds %}<h2>Does it need the background?</h2>
@@ -143,10 +153,16 @@ have a prior. Each colour adds up to 100 %.</p></div>{% endfor %}</div>{% endif 
 <td>{{ score(run ~ ".backgrounds." ~ kind ~ ".auroc") }}</td>{% endfor %}</tr>{% endfor %}
 {% for each in numbers.run.backgrounds.by_class %}{% set place = loop.index0 %}
 <tr><th scope="row">{{ each.name }} before other backgrounds</th>
-{% for run in runs %}<td>{{ percent(run ~ ".backgrounds.by_class." ~ place ~ ".exchanged") }}</td><td></td>{% endfor %}</tr>
+{% for run in runs %}<td>{{ percent(run ~ ".backgrounds.by_class." ~ place ~ ".exchanged") }}</td><td></td>{% endfor
+%}</tr>
 {% endfor %}</tbody></table></div>
-{% for run in runs %}<p>Background gap{% if runs|length > 1 %} of {{ numbers[run].name }}{% endif %}, the accuracy that is
-lost with the own background: <b>{{ interval(run ~ ".backgrounds.gap") }}</b> percentage points.</p>{% endfor %}
+{% for run in runs %}<p>{% if runs|length > 1 %}{{ numbers[run].name }}: {% endif %}
+{{ percent(run ~ ".backgrounds.changed") }} of the answers change with the background.</p>{% endfor %}
+{% for run in runs %}<p>Background gap{% if runs|length > 1 %} of {{ numbers[run].name }}{% endif %}, the accuracy
+that is
+lost with the own background: <b>{{ interval(run ~ ".backgrounds.gap") }}</b> percentage points.
+Where the backgrounds of a split say nothing about the class there is none, however much it looks at them.</p>{%
+endfor %}
 <p class="quiet">{{ numbers.run.backgrounds.what_is_done }} In brackets the 95 % interval of a paired bootstrap over the
 {{ count("run.backgrounds.images") }} images.</p>{% endif %}
 
@@ -157,7 +173,8 @@ lost with the own background: <b>{{ interval(run ~ ".backgrounds.gap") }}</b> pe
 <tr><th scope="row">only {{ numbers.against.name }} right</th><td>{{ count("difference.images.only_second") }}</td></tr>
 <tr><th scope="row">neither right</th><td>{{ count("difference.images.neither") }}</td></tr></tbody></table></div>
 {% if numbers.only_first %}<h3>Only {{ numbers.run.name }} is right</h3>{{ figures("only_first") }}{% endif %}
-{% if numbers.only_second %}<h3>Only {{ numbers.against.name }} is right</h3>{{ figures("only_second") }}{% endif %}{% endif %}
+{% if numbers.only_second %}<h3>Only {{ numbers.against.name }} is right</h3>{{ figures("only_second") }}{% endif %}{%
+endif %}
 
 <h2>The worst mistakes</h2>
 {% if numbers.mistakes %}<p>Wrong answers, the most confident first. Left the picture\

@@ -28,12 +28,8 @@ def verdict(run: Mapping[str, Any]) -> str:
 def _on_backgrounds(backgrounds: Mapping[str, Any] | None) -> str:
     if not backgrounds:
         return ""
-    before, after = backgrounds["original"]["accuracy"], backgrounds["exchanged"]["accuracy"]
-    change = "falls" if after < before else "rises" if after > before else "stays"
-    to = "" if after == before else f" to {_percent(after)}"
-    return f" Before the backgrounds of other pictures its accuracy {change} from {_percent(before)}{to}.".replace(
-        "stays from", "stays at"
-    )
+    changed, right = _percent(backgrounds["changed"]), _percent(backgrounds["exchanged"]["accuracy"])
+    return f" Before the backgrounds of other pictures {changed} of its answers change, and {right} are right."
 
 
 def _percent(share: float) -> str:

@@ -11,7 +11,6 @@ TOLERANCE = 1e-3
 """Of the logits, relative to the greatest: the order of the sums differs."""
 
 
-@torch.no_grad()
 def classifier_of_timm(name: str, weights: str) -> Classifier:
     """Takes over a network of timm with its head, where that is a global average pooling and a linear layer.
 
@@ -39,11 +38,11 @@ def classifier_of_timm(name: str, weights: str) -> Classifier:
         raise refusal
     body = classifier.backbone.model.state_dict()
     classifier.backbone.model.load_state_dict({key: network.state_dict()[key] for key in body})
-    classifier.head.weight.copy_(weight)
-    classifier.head.bias.copy_(bias)
+    classifier.head.load_state_dict({"weight": weight, "bias": bias})
     size = network.pretrained_cfg["input_size"]  # type: ignore[index]  # a dict of timm's
     image = torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
-    expected, said = network(classifier.backbone._normalised(image)), classifier(image)[0]
+    with torch.no_grad():
+        expected, said = network(classifier.backbone._normalised(image)), classifier(image)[0]
     if expected.shape != said.shape or (expected - said).abs().max() > TOLERANCE * expected.abs().max().clamp(min=1):
         raise refusal
     return classifier
