@@ -32,7 +32,7 @@ def test_version_is_that_of_the_distribution(capsys):
     ("arguments", "line"),
     [
         (["ftt"], "error: there is no command 'ftt'; did you mean 'fit'?\n"),
-        ([], "error: a command is missing; choose from fit, validate, test, predict, compare\n"),
+        ([], "error: a command is missing; choose from fit, validate, test, predict, explain, compare\n"),
         (["--trainer.max_epochs=3", "fit"], "error: there is no command '--trainer.max_epochs=3'; choose from "),
     ],
 )
