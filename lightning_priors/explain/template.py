@@ -11,14 +11,14 @@ body { margin: 0; background: var(--ground); color: var(--text);
 main { max-width: 1080px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 1.15rem; font-weight: 600; color: var(--quiet); margin: 0 0 6px; }
 h2 { font-size: 1.25rem; margin: 40px 0 10px; }
-h3 { font-size: 1rem; margin: 0 0 8px; overflow-wrap: anywhere; }
+h3 { font-size: 1rem; margin: 18px 0 8px; overflow-wrap: anywhere; }
 p { margin: 0 0 12px; max-width: 75ch; }
 .verdict { font-size: 1.45rem; line-height: 1.35; font-weight: 600; margin: 0 0 14px; overflow-wrap: anywhere; }
 .verdict b { display: block; font-size: 0.95rem; color: var(--quiet); }
 .quiet, figcaption, .facts { color: var(--quiet); font-size: 0.88rem; overflow-wrap: anywhere; }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; align-items: start; }
 .card, .scroll { background: var(--card); border: 1px solid var(--line); border-radius: 8px; min-width: 0; }
-.card { padding: 14px; }
+.card { padding: 14px; } .card h3 { margin-top: 0; }
 .scroll { overflow-x: auto; margin-bottom: 16px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 0.94rem; }
 th, td { padding: 7px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -76,8 +76,7 @@ PAGE = (
 {% endfor %}</div>
 <figcaption>{{ image.group or image.label }}{% for answer in image.answers %}<br>{% if runs|length > 1 %}
 {{ numbers[runs[loop.index0]].name }}: {% endif %}<span class="is-{{ 'right' if answer.right else 'wrong' }}">\
-{{ answer.label }} {{ percent(key ~ "." ~ place ~ ".answers." ~ loop.index0 ~ ".probability") }}</span>
-{% if answer.inside is not none %}, evidence for {{ image.label }} inside the target: \
+{{ answer.label }} {{ percent(key ~ "." ~ place ~ ".answers." ~ loop.index0 ~ ".probability") }}</span>{% if answer.inside is not none %}, evidence for {{ image.label }} inside the target: \
 {{ percent(key ~ "." ~ place ~ ".answers." ~ loop.index0 ~ ".inside") }}{% endif %}{% endfor %}
 <br>{{ image.file or "image " ~ image.index }}</figcaption></figure>{% endfor %}</div>
 {% endmacro %}
