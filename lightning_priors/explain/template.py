@@ -76,7 +76,8 @@ PAGE = (
 {% endfor %}</div>
 <figcaption>{{ image.group or image.label }}{% for answer in image.answers %}<br>{% if runs|length > 1 %}
 {{ numbers[runs[loop.index0]].name }}: {% endif %}<span class="is-{{ 'right' if answer.right else 'wrong' }}">\
-{{ answer.label }} {{ percent(key ~ "." ~ place ~ ".answers." ~ loop.index0 ~ ".probability") }}</span>{% if answer.inside is not none %}, evidence for {{ image.label }} inside the target: \
+{{ answer.label }} {{ percent(key ~ "." ~ place ~ ".answers." ~ loop.index0 ~ ".probability") }}</span>\
+{% if answer.inside is not none %}, evidence for {{ image.label }} inside the target: \
 {{ percent(key ~ "." ~ place ~ ".answers." ~ loop.index0 ~ ".inside") }}{% endif %}{% endfor %}
 <br>{{ image.file or "image " ~ image.index }}</figcaption></figure>{% endfor %}</div>
 {% endmacro %}

@@ -72,7 +72,7 @@ def test_a_classifier_of_timm(weights, tmp_path):
         (["nowhere"], "there is no run or checkpoint nowhere"),
         ([], "without RUN nothing says which data to look at; give it by -c CONFIG or --data.source CLASS"),
         (["RUN", "--splt=val"], "there is no option --splt; did you mean '--split'?"),
-        (["RUN", "--split=train"], "--split is 'train'"),
+        (["RUN", "--split=train"], "--split cannot be 'train'; choose from test, val"),
         (["RUN", "--against=nowhere"], "there is no run or checkpoint nowhere"),
         (["RUN", "--timm=resnet18"], "explain needs RUN, as its first argument, or --timm NAME --weights FILE"),
         (["--timm=resnet18", "--data.source=Kakapo"], "--timm NAME and --weights FILE belong together"),
