@@ -71,7 +71,7 @@ def data_uri(pixels: Pixels, size: tuple[int, int]) -> str:
         pixels: (H, W, 3) uint8.
         size: Width and height on the page.
 
-    >>> data_uri(np.zeros((4, 4, 3), np.uint8), (8, 4))[:23]
+    >>> data_uri(torch.zeros(4, 4, 3, dtype=torch.uint8).numpy(), (8, 4))[:23]
     'data:image/webp;base64,'
     """
     file = io.BytesIO()
