@@ -1,5 +1,7 @@
 """The evidence of a trained classifier as a mask."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -39,12 +41,12 @@ class Evidence(Annotator):
         """Cuts the evidence of each picture at a share of its maximum."""
         annotations = []
         for image, said in zip(images, self.classifier.predict(images, batch_size=len(images)), strict=True):
-            mask = strong_evidence(torch.from_numpy(said.evidence), tuple(image.shape[1:]), self.share)
+            mask = strong_evidence(torch.from_numpy(said.evidence), image.shape[1:], self.share)
             annotations.append(Annotation(said.probabilities[said.label], mask))
         return annotations
 
 
-def strong_evidence(evidence: Tensor, size: tuple[int, int], share: float) -> Tensor:
+def strong_evidence(evidence: Tensor, size: Sequence[int], share: float) -> Tensor:
     """Cuts a map at a share of its maximum.
 
     Args:

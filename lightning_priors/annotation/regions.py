@@ -144,7 +144,7 @@ class AnnotatedBatches:
         generator = torch.Generator().manual_seed(self.seed + number)
         order = torch.randperm(len(self.dataset), generator=generator).tolist()
         items = [(position, number) for position in order]
-        yield from DataLoader(self.dataset, sampler=items, batch_size=self.batch_size)  # type: ignore[arg-type]
+        yield from DataLoader(self.dataset, sampler=items, batch_size=self.batch_size)
 
 
 def taught(backbone: Backbone, batches: AnnotatedBatches, epochs: int, lr: float) -> Finder:
@@ -172,7 +172,7 @@ def taught(backbone: Backbone, batches: AnnotatedBatches, epochs: int, lr: float
             target, valid = prior_map(batch, logits.shape[1:])
             loss = masked_mean(attention_bce_loss(logits, target), valid)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         schedule.step()
     return network.eval()

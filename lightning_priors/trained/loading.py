@@ -58,9 +58,7 @@ def load(
     return TrainedClassifier(module, checkpoint["facts"], checkpoint.get("metrics")).to(device or best_device())
 
 
-def trained_module(
-    where: str | Path, technique: type[PriorModule] | None = None
-) -> tuple[PriorModule, dict[str, Any]]:
+def trained_module(where: str | Path, technique: type[PriorModule] | None = None) -> tuple[PriorModule, dict[str, Any]]:
     """Loads a whole technique, with the parts that only training needs.
 
     Args:

@@ -31,7 +31,8 @@ class NoisyMasks(SourceWrapper):
         kind: "dilated" widens each mask by that length, "eroded" takes as much off its border but leaves its innermost
             pixels; "shifted" moves it by that length in a direction drawn for each image, and what leaves the image is
             lost; "boxes" gives the box about the target, wider by that length on each side; "exchanged" gives this
-            share of the images the mask of another training image, stretched to the image's size.
+            share of the images the mask of another training image, stretched to the image's size; an image whose giver
+            has none loses its own.
         amount: The length, or the share; 0 changes no mask but those that become boxes.
         seed: Seed of the directions and of the exchange.
 
@@ -49,8 +50,9 @@ class NoisyMasks(SourceWrapper):
         super().__init__(source)
         if kind not in KINDS:
             raise PriorError(f"no mask noise {kind!r}, {nearest(kind, KINDS)}")
-        if not 0 <= amount or (kind == "exchanged" and amount > 1):
-            raise PriorError(f"the amount of {kind} masks is 0 or more{', at most 1' * (kind == 'exchanged')}: {amount}")
+        most = 1 if kind == "exchanged" else math.inf
+        if not 0 <= amount <= most:
+            raise PriorError(f"the amount of {kind} masks is from 0 to {most}, not {amount}")
         self.kind = kind
         self.amount = amount
         self.seed = seed
@@ -138,9 +140,9 @@ def shifted(mask: Tensor, right: int, down: int) -> Tensor:
     >>> shifted(torch.tensor([[[0.0, 1.0, 1.0]]]), right=1, down=0)
     tensor([[[0., 0., 1.]]])
     """
-    return F.affine(
-        (mask >= 0.5).float(), angle=0.0, translate=[right, down], scale=1.0, shear=[0.0, 0.0], fill=0.0
-    )  # without interpolation by default
+    target = (mask >= 0.5).float()
+    moved: Tensor = F.affine(target, angle=0.0, translate=[right, down], scale=1.0, shear=[0.0, 0.0], fill=0.0)
+    return moved  # without interpolation, by default
 
 
 def box_about(mask: Tensor, length: float) -> Tensor:
