@@ -56,10 +56,8 @@ def records(
                     hidden(truth) if index in dataset.without_priors else truth
                     for index, truth in zip(batch, truths, strict=True)
                 ]
-                ask = [
-                    split in splits and (ask_all or lacks(sample, annotator, data.source.part_names))
-                    for sample in known
-                ]
+                parts = annotator.part_names, data.source.part_names
+                ask = [split in splits and (ask_all or lacks(sample, *parts)) for sample in known]
                 found = iter(_asked(annotator, [sample for sample, asked in zip(known, ask, strict=True) if asked]))
                 for index, sample, truth, asked in zip(batch, known, truths, ask, strict=True):
                     yield Record(split, index, sample, truth, next(found) if asked else None)

@@ -13,7 +13,7 @@ from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import RawSample
 from lightning_priors.data.sources.reading import checked_boxes
 from lightning_priors.errors import PriorError
-from lightning_priors.import_path import import_attribute
+from lightning_priors.import_path import failure_line, import_attribute
 
 Box = Sequence[float]
 """x0, y0, x1, y1 in pixels of the picture, from (0, 0) in the upper left corner to (W, H) in the lower right one."""
@@ -105,8 +105,11 @@ class PythonFunction(Annotator):
         self.part_names = list(part_names)
 
     def annotate(self, images: list[Tensor]) -> list[Annotation]:
-        """Calls the function."""
-        return self.function(images)
+        """Calls the function; what it raises is a mistake of its author, told with file and line."""
+        try:
+            return self.function(images)
+        except Exception as error:
+            raise PriorError(failure_line(error)) from error
 
 
 def checked(annotations: Any, images: Sequence[Tensor], part_names: Sequence[str], name: str) -> list[Annotation]:

@@ -30,7 +30,8 @@ class TableWriter:
     Known masks, boxes and keypoints are written as they are; where the mask or a box is not known, what the annotator
     says stands in its place, unless its score is too low. Masks are written with 256 levels, at once; the table and the
     configuration at the end. Pictures stay where they are, named by their full path; those that are no files, or that
-    the source shows otherwise than `Table` reads them, are written as PNG.
+    the source shows otherwise than `Table` reads them, are written as PNG. `Table` numbers groups and auxiliary classes
+    by the names that occur.
 
     Args:
         folder: A folder without a table; it is made.
@@ -138,7 +139,7 @@ class TableWriter:
             boxes |= {part: box for part, box, valid in known if valid}
         cells = dict.fromkeys((column for part in self.parts for column in box_columns(part)), "")
         for part, box in boxes.items():
-            cells |= {column: f"{side:g}" for column, side in zip(box_columns(part), box, strict=True)}
+            cells |= {column: f"{side:.9g}" for column, side in zip(box_columns(part), box, strict=True)}
         return cells
 
     def _point_cells(self, sample: RawSample) -> dict[str, str]:
@@ -147,7 +148,7 @@ class TableWriter:
         names, valid = self.data.source.keypoint_names, sample["keypoint_valid"].tolist()
         cells: dict[str, str] = {}
         for name, point, known in zip(names, sample["keypoints"].tolist(), valid, strict=True):
-            values = [f"{value:g}" for value in point] if known else ["", ""]
+            values = [f"{value:.9g}" for value in point] if known else ["", ""]
             cells |= dict(zip(point_columns(name), values, strict=True))
         return cells
 
