@@ -179,7 +179,7 @@ def test_pictures_that_a_source_shows_otherwise_are_written_as_files(tmp_path: P
 
 def test_a_table_is_never_overwritten(tmp_path: Path) -> None:
     root = save_birds(tmp_path / "birds")
-    with pytest.raises(PriorError, match="table.csv is there already; give another folder"):
+    with pytest.raises(PriorError, match=r"table\.csv is there already; give another folder"):
         TableWriter(root, ready(Table(str(root), **OPTIONS)), [], 0.0)
     assert not (root / "masks").exists()
 
