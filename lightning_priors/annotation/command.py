@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from jsonargparse import Namespace
+
 from lightning_priors.annotation.annotate import name_of, records
 from lightning_priors.annotation.annotator import Annotator
 from lightning_priors.annotation.judge import Judge
 from lightning_priors.annotation.writing import FILLED, TableWriter
-from lightning_priors.cli.data_options import data_parser, parse_data
-from lightning_priors.cli.main import Parser, mistake_behind
+from lightning_priors.cli.data_options import parse_data
+from lightning_priors.cli.main import Parser
 from lightning_priors.cli.quiet import less_noise
 from lightning_priors.cli.user_modules import working_folder_importable
 from lightning_priors.data import PriorDataModule
@@ -42,32 +44,27 @@ def main(arguments: Sequence[str]) -> int:
     lightning_priors.errors.PriorError: --by: there is no class 'FoundRegion'; did you mean 'FoundRegions'?
     """
     with working_folder_importable(), less_noise():
-        try:
-            return _run(arguments)
-        except Exception as error:
-            if mistake := mistake_behind(error):
-                raise mistake from error
-            raise
+        given = spelled_out(arguments)
+        bases = {"by": Annotator, "by.detector": Annotator}
+        data, options = parse_data(given, _add_options, "lightning-priors annotate", DESCRIPTION, bases)
+        return _run(data, options)
 
 
-def _run(arguments: Sequence[str]) -> int:
-    parser = data_parser("annotate", DESCRIPTION, _add_options, {"by": Annotator, "by.detector": Annotator})
-    config = parse_data(parser, spelled_out(arguments))
-    if not config.splits:
+def _run(data: PriorDataModule, options: Namespace) -> int:
+    annotator: Annotator = options.by
+    if not options.splits:
         raise PriorError("--splits names no split; choose from train, val, test")
-    built = parser.instantiate_classes(config)
-    data, annotator = built.data, built.by
     data.prepare_data()
     data.setup()
-    writer = TableWriter(Path(config.out), data, list(annotator.part_names), config.min_score)
+    writer = TableWriter(Path(options.out), data, list(annotator.part_names), options.min_score)
     annotator.learn(data)
     judge = Judge(list(annotator.part_names), data.source.part_names)
-    for record in records(data, annotator, config.splits, ask_all=config.judge):
+    for record in records(data, annotator, options.splits, ask_all=options.judge):
         writer.add(record)
         judge.add(record)
     table, configuration = writer.finish()
-    _say(writer, name_of(annotator), config.splits)
-    if config.judge:
+    _say(writer, name_of(annotator), options.splits)
+    if options.judge:
         _report(judge, name_of(annotator), writer.folder)
     print(table)
     print(configuration)
