@@ -29,6 +29,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "count, check and draw the pictures and their priors, before training",
         "lightning_priors.cli.inspect_data",
     ),
+    "annotate": (
+        "fill in masks or boxes that the data lacks, by a network, a function or a trained run",
+        "lightning_priors.annotation.command",
+    ),
     "export": (
         "write a trained classifier as ONNX, safetensors or torch.export, with a model card",
         "lightning_priors.export",

@@ -1,6 +1,7 @@
 """Loading a trained classifier from a run, a checkpoint or a hub."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,16 +54,35 @@ def load(
         place = _from_hub(str(where))
     if is_saved(place):
         return TrainedClassifier.from_saved(read_saved(place), technique).to(device or best_device())
-    path = checkpoint_of(place)
+    module, checkpoint = trained_module(place, technique)
+    return TrainedClassifier(module, checkpoint["facts"], checkpoint.get("metrics")).to(device or best_device())
+
+
+def trained_module(where: str | Path, technique: type[PriorModule] | None = None) -> tuple[PriorModule, dict[str, Any]]:
+    """Loads a whole technique, with the parts that only training needs.
+
+    Args:
+        where: A run folder or a checkpoint.
+        technique: As for `load`.
+
+    Returns:
+        The technique on the CPU, and the content of its checkpoint, with the ``facts`` that it was trained on.
+
+    Raises:
+        PriorError: As `load` does.
+
+    >>> trained_module("no/such/run")
+    Traceback (most recent call last):
+    lightning_priors.errors.PriorError: there is no run or checkpoint no/such/run
+    """
+    path = checkpoint_of(where)
     checkpoint = read_checkpoint(str(path))
     kind = technique or technique_named(trained_technique(checkpoint), str(path))
-    facts = checkpoint.get("facts")
-    if not facts:
+    if not checkpoint.get("facts"):
         raise PriorError(f"{path} does not hold class names and image size; continue its run for an epoch to add them")
     # building draws first weights, which are overwritten, and asks for gradients to see which weights matter
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        module = kind.load_from_checkpoint(path, map_location="cpu")
-    return TrainedClassifier(module, facts, checkpoint.get("metrics")).to(device or best_device())
+        return kind.load_from_checkpoint(path, map_location="cpu"), checkpoint
 
 
 def checkpoint_of(where: str | Path) -> Path:

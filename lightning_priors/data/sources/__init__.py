@@ -12,6 +12,7 @@ from lightning_priors.data.sources.hugging_face import HuggingFaceFolder
 from lightning_priors.data.sources.kakapo import Kakapo
 from lightning_priors.data.sources.label_studio import LabelStudio
 from lightning_priors.data.sources.labelme import LabelMe
+from lightning_priors.data.sources.noisy_masks import NoisyMasks
 from lightning_priors.data.sources.pets import OxfordPets
 from lightning_priors.data.sources.random_labels import RandomLabels
 from lightning_priors.data.sources.sub_classes import ClusteredLabels, RandomSubClasses
@@ -32,6 +33,7 @@ __all__ = [
     "Kakapo",
     "LabelMe",
     "LabelStudio",
+    "NoisyMasks",
     "OxfordPets",
     "RandomLabels",
     "RandomSubClasses",

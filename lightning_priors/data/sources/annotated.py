@@ -158,6 +158,11 @@ class Annotated(Source):
         """The names of the keypoints."""
         return list(self._table.keypoints)
 
+    @property
+    def file_folder(self) -> Path | None:
+        """The folder that the names of `file` are relative to."""
+        return self.root
+
     def setup(self) -> None:
         """Reads the annotations.
 

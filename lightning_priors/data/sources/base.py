@@ -1,6 +1,7 @@
 """The contract of a source of images, and the form of one image before the transforms."""
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
 from torch import Tensor
@@ -95,6 +96,11 @@ class Source(ABC):
     def keypoint_names(self) -> list[str]:
         """The names of the P keypoints; mirroring an image exchanges left and right."""
         return []
+
+    @property
+    def file_folder(self) -> Path | None:
+        """The folder that the names of `file` are relative to; None when images are no files."""
+        return None
 
     def prepare_data(self) -> None:  # noqa: B027 - a hook: most sources have nothing to download
         """Downloads what is needed; Lightning calls it once per machine. By default it does nothing."""

@@ -241,6 +241,11 @@ class CUB200(Source):
         """The 15 parts."""
         return self.folder.part_names
 
+    @property
+    def file_folder(self) -> Path | None:
+        """The folder that the names of `file` are relative to."""
+        return self.folder.folder
+
     def setup(self) -> None:
         """Reads the index files.
 

@@ -73,6 +73,11 @@ class ImageFolderSource(Source):
         """The names of the folders in train."""
         return list(self._labels)
 
+    @property
+    def file_folder(self) -> Path | None:
+        """The folder that the names of `file` are relative to."""
+        return self.root
+
     def setup(self) -> None:
         """Lists the files.
 

@@ -113,6 +113,11 @@ class OxfordPets(Source):
             reason = str(error).splitlines()[0]
             raise PriorError(f"Oxford-IIIT Pet cannot be fetched into {self.root}: {reason}") from error
 
+    @property
+    def file_folder(self) -> Path | None:
+        """The folder that the names of `file` are relative to."""
+        return self.folder
+
     def setup(self) -> None:
         """Reads the lists.
 

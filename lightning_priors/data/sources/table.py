@@ -143,6 +143,11 @@ class Table(Source):
         """The names of the keypoints."""
         return list(self.keypoints)
 
+    @property
+    def file_folder(self) -> Path | None:
+        """The folder that the names of `file` are relative to."""
+        return self.root
+
     def setup(self) -> None:
         """Reads the table.
 

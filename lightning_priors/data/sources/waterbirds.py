@@ -115,6 +115,11 @@ class Waterbirds(Source):
         """The parts of CUB-200-2011, if there is such a folder."""
         return self._cub.part_names if self._cub else []
 
+    @property
+    def file_folder(self) -> Path | None:
+        """The folder that the names of `file` are relative to."""
+        return self.root
+
     def setup(self) -> None:
         """Reads metadata.csv, the index files of CUB-200-2011 and head_boxes.csv.
 

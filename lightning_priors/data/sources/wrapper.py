@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 from lightning_priors.data.sources.base import RawSample, Source, Split, UnreadableImageError
@@ -54,6 +55,11 @@ class SourceWrapper(Source):
     def keypoint_names(self) -> list[str]:
         """The names of the keypoints."""
         return self.source.keypoint_names
+
+    @property
+    def file_folder(self) -> Path | None:
+        """The folder that the names of `file` are relative to."""
+        return self.source.file_folder
 
     def prepare_data(self) -> None:
         """Lets the wrapped source download what it needs."""
