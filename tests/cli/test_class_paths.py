@@ -274,7 +274,7 @@ def test_a_tag_that_would_call_python_is_refused(arguments, capsys):
 
 def test_a_tag_in_a_plan_is_refused(capsys):
     Path("plan.yaml").write_text(f"runs: {TAGGED}\n")
-    assert "plan.yaml is not YAML" in refused(capsys, ["compare", "-c", "plan.yaml"])
+    assert "plan.yaml, line 1: could not determine a constructor" in refused(capsys, ["compare", "-c", "plan.yaml"])
 
 
 def test_functions_and_callable_classes_stand_where_a_function_is_wanted():
