@@ -1,5 +1,6 @@
 """Letters and digits in mixed groups: a data set that code draws, where finer labels help. It needs no download."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision import tv_tensors
 
 from lightning_priors.data.sources.base import RawSample, Source, Split
-from lightning_priors.errors import PriorError
+from lightning_priors.errors import PriorError, nearest
 
 CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"
 """Without the small letters that look like capital ones, as in EMNIST (Cohen et al. 2017)."""
@@ -29,7 +30,7 @@ FACES: dict[Split, tuple[str, ...]] = {
 FIRST: dict[Split, int] = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 """The first index of each split, so that no picture depends on the sizes of other splits."""
 ROOM = 1_000_000
-OVERSAMPLING = 4
+OVERSAMPLING = 2
 SMALLEST = 16
 
 
@@ -66,6 +67,8 @@ class Glyphs(Source):
         val_size: Number of validation images.
         test_size: Number of test images.
         groups: Number of classes, into which the 47 characters are divided at random, as evenly as possible.
+        aux: The auxiliary tasks: ``character``, the finer labels; ``equal``, the groups once more; ``crossing``, as many
+            other groups; ``coarser``, half of the groups against the other half.
         size: Height and width in pixels.
         seed: Seed of the groups and of the pictures.
 
@@ -86,6 +89,7 @@ class Glyphs(Source):
         val_size: int = 705,
         test_size: int = 1410,
         groups: int = 5,
+        aux: Sequence[str] = ("character",),
         size: int = 48,
         seed: int = 0,
     ) -> None:
@@ -93,6 +97,7 @@ class Glyphs(Source):
         self.val_size = val_size
         self.test_size = test_size
         self.groups = groups
+        self.aux = list(aux)
         self.size = size
         self.seed = seed
         self._drawn: dict[int, NDArray[np.uint8]] = {}
@@ -106,8 +111,12 @@ class Glyphs(Source):
 
     @property
     def aux_classes(self) -> dict[str, list[str]]:
-        """One auxiliary task: the character."""
-        return {"character": list(CHARACTERS)}
+        """The class names of the chosen tasks.
+
+        Raises:
+            PriorError: If there is no such task.
+        """
+        return {task: names for task, (names, _) in self._tasks().items()}
 
     def setup(self) -> None:
         """Checks the options. The pictures are drawn later, each when it is first loaded.
@@ -115,7 +124,7 @@ class Glyphs(Source):
         Raises:
             PriorError: If an option is out of its range.
         """
-        _ = self.classes
+        _ = self.classes, self.aux_classes
         for name in ("train_size", "val_size", "test_size"):
             if not 0 <= getattr(self, name) <= ROOM:
                 raise PriorError(f"Glyphs: {name} must be from 0 to {ROOM}, not {getattr(self, name)}")
@@ -149,9 +158,24 @@ class Glyphs(Source):
             split = next(name for name in ("test", "val", "train") if index >= FIRST[name])
             self._drawn[index] = draw(CHARACTERS[character], pose(FACES[split], generator), self.size, generator)
         grey = torch.from_numpy(self._drawn[index])
-        return RawSample(
-            image=tv_tensors.Image(grey.expand(3, -1, -1).clone()), label=self.label(index), aux_labels=[character]
-        )
+        sample = RawSample(image=tv_tensors.Image(grey.expand(3, -1, -1).clone()), label=self.label(index))
+        if self.aux:
+            sample["aux_labels"] = [labels[character] for _, labels in self._tasks().values()]
+        return sample
+
+    def _tasks(self) -> dict[str, tuple[list[str], list[int]]]:
+        """The class names of each chosen task, and the class of each character."""
+        own = group_of_each(self.groups, self.seed)
+        known = {
+            "character": (list(CHARACTERS), list(range(len(CHARACTERS)))),
+            "equal": (self.classes, own),
+            "crossing": (self.classes, group_of_each(self.groups, self.seed + 1)),
+            "coarser": (["first half", "second half"], [2 * group // self.groups for group in own]),
+        }
+        for task in self.aux:
+            if task not in known:
+                raise PriorError(f"Glyphs has no auxiliary task {task!r}; {nearest(task, known)}")
+        return {task: known[task] for task in self.aux}
 
 
 @cache
