@@ -85,9 +85,9 @@ class LabelReport(L.Callback):
     typical of each, ``panels/labels_epoch_003.png`` (``labels_val.png`` outside of `fit`), and ``val/labels`` of W&B,
     TensorBoard and MLflow. Nothing is written in the sanity check or under ``fast_dev_run``.
 
-    A generator that gives all images of a primary class the same most probable sub-class, or whose labels have less than
-    a fiftieth of the possible information, is named in a warning, once: in training if two reports in a row find it so,
-    for an untrained generator may well begin there.
+    A generator that gives all images of a primary class the same most probable sub-class, or whose labels have less
+    than a fiftieth of the possible information, is named in a warning, once: in training if two reports in a row find
+    it so, for an untrained generator may well begin there.
 
     Args:
         images: How many images of each sub-class the sheet shows.

@@ -67,13 +67,13 @@ class Glyphs(Source):
         val_size: Number of validation images.
         test_size: Number of test images.
         groups: Number of classes, into which the 47 characters are divided at random, as evenly as possible.
-        aux: The auxiliary tasks: ``character``, the finer labels; ``equal``, the groups once more; ``crossing``, as many
-            other groups; ``coarser``, half of the groups against the other half.
+        aux: The auxiliary tasks: ``character``, the finer labels; ``equal``, the groups once more; ``crossing``, as
+            many other groups; ``coarser``, half of the groups against the other half.
         size: Height and width in pixels.
         seed: Seed of the groups and of the pictures.
 
     Raises:
-        PriorError: In `setup` and `classes`, if an option is out of its range.
+        PriorError: In `setup`, `classes` and `aux_classes`, if an option is out of its range.
 
     Example:
         >>> source = Glyphs(train_size=4, val_size=2, test_size=2, size=32)
@@ -124,14 +124,14 @@ class Glyphs(Source):
         Raises:
             PriorError: If an option is out of its range.
         """
+        if self.seed < 0:
+            raise PriorError(f"Glyphs: seed must not be negative, not {self.seed}")
         _ = self.classes, self.aux_classes
         for name in ("train_size", "val_size", "test_size"):
             if not 0 <= getattr(self, name) <= ROOM:
                 raise PriorError(f"Glyphs: {name} must be from 0 to {ROOM}, not {getattr(self, name)}")
         if self.size < SMALLEST:
             raise PriorError(f"Glyphs: size must be at least {SMALLEST} pixels, not {self.size}")
-        if self.seed < 0:
-            raise PriorError(f"Glyphs: seed must not be negative, not {self.seed}")
 
     def indices(self, split: Split) -> list[int]:
         """Returns the indices of a split: training from 0, validation from 1,000,000, test from 2,000,000."""

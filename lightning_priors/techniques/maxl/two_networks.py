@@ -174,8 +174,9 @@ class TwoNetworks(PriorModule):
             known = cast(PriorBatch, {"image": batch["image"].clone(), "label": batch["label"].clone()})
             outputs = call_at(self.network, (known, True))
             labels = self.auxiliary_labels(known)
-            losses = F.cross_entropy(outputs.seen.logits, known["label"]), self.learner.auxiliary_loss(
-                outputs, labels, PartOfBatch(known)
+            losses = (
+                F.cross_entropy(outputs.seen.logits, known["label"]),
+                self.learner.auxiliary_loss(outputs, labels, PartOfBatch(known)),
             )
             parameters = dict(self.network.named_parameters())
             return shared_cosine(*(named_gradients(loss, parameters, None, True) for loss in losses))
