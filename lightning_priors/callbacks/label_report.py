@@ -133,7 +133,7 @@ class LabelReport(L.Callback):
             return
         with trainer.precision_plugin.forward_context(), torch.no_grad(), isolate_rng():
             labels = pl_module.auxiliary_labels(batch).float()
-            moved = pl_module.auxiliary_labels({**batch, "image": moved_a_little(batch["image"])})
+            moved = pl_module.auxiliary_labels(batch | {"image": moved_a_little(batch["image"])})
         if self._collected is None:
             self._collected = _begin(pl_module.sub_classes, self.images, labels.device)
             if isinstance(pl_module, ComparesGradients):

@@ -27,9 +27,8 @@ FACES: dict[Split, tuple[str, ...]] = {
     "test": ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic", "cmtt10"),
 }
 """The fonts that matplotlib brings along, by file; no family is in two splits."""
-FIRST: dict[Split, int] = {"train": 0, "val": 1_000_000, "test": 2_000_000}
-"""The first index of each split, so that no picture depends on the sizes of other splits."""
 ROOM = 1_000_000
+"""The first index of each split is a multiple of this, so that no picture depends on the sizes of other splits."""
 OVERSAMPLING = 2
 SMALLEST = 16
 
@@ -135,8 +134,12 @@ class Glyphs(Source):
 
     def indices(self, split: Split) -> list[int]:
         """Returns the indices of a split: training from 0, validation from 1,000,000, test from 2,000,000."""
-        length = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
-        return list(range(FIRST[split], FIRST[split] + length))
+        first, length = {
+            "train": (0, self.train_size),
+            "val": (ROOM, self.val_size),
+            "test": (2 * ROOM, self.test_size),
+        }[split]
+        return list(range(first, first + length))
 
     def label(self, index: int) -> int:
         """Returns the group of the character."""
@@ -155,8 +158,8 @@ class Glyphs(Source):
         character = self.character(index)
         if index not in self._drawn:
             generator = np.random.default_rng((self.seed, index))
-            split = next(name for name in ("test", "val", "train") if index >= FIRST[name])
-            self._drawn[index] = draw(CHARACTERS[character], pose(FACES[split], generator), self.size, generator)
+            faces = list(FACES.values())[index // ROOM]
+            self._drawn[index] = draw(CHARACTERS[character], pose(faces, generator), self.size, generator)
         grey = torch.from_numpy(self._drawn[index])
         sample = RawSample(image=tv_tensors.Image(grey.expand(3, -1, -1).clone()), label=self.label(index))
         if self.aux:
