@@ -28,7 +28,7 @@ from lightning_priors.compare.run import compare
 from lightning_priors.compare.statistics import CONFIDENCE, Difference, paired_difference
 
 SINGLE, FINER = "single", "finer"
-METRICS = ("test/acc", "test/balanced_acc", "test/acc_hard")
+METRICS = ("test/acc", "test/auroc", "test/balanced_acc", "test/acc_hard")
 
 
 class Study(NamedTuple):

@@ -2,7 +2,8 @@
 
 Each run trains on Fashion-MNIST in three coarse classes, of which each is split into five generated sub-classes. On the
 validation images it then counts how many of the five are in use: how many are the most probable one of some image. A
-generator has collapsed if a coarse class uses a single one.
+generator has collapsed if a coarse class uses a single one. It is silent if its labels have less than a fiftieth of the
+information that they could have on an image, which labels that are nearly uniform have not, whatever their greatest is.
 
     python experiments/maxl_stability.py [--root DIR] [--seeds 20] [--steps 300] [--variants balanced "no guard" ...]
 """
@@ -18,6 +19,7 @@ import lightning as L
 import torch
 
 from lightning_priors import MAXL, PriorDataModule
+from lightning_priors.callbacks.label_report import LEAST_INFORMATION
 from lightning_priors.data.sources import FashionMNIST
 from lightning_priors.metrics import LabelUsage
 
@@ -30,6 +32,7 @@ PSI = 5
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "balanced": {},
+    "balanced, fast": {"generator_lr": 1e-2},
     "entropy 0.2": {"balance": "entropy"},
     "entropy 5": {"balance": "entropy", "entropy_weight": 5.0},
     "no guard": {"balance": "entropy", "entropy_weight": 0.0},
@@ -41,6 +44,8 @@ class Outcome(NamedTuple):
 
     used: list[int]
     """Number of sub-classes in use, of each coarse class."""
+    information: float
+    """Mutual information of image and label, within the coarse classes, as a share of the possible."""
     accuracy: float
     """Accuracy of the primary task on the validation images."""
 
@@ -49,13 +54,18 @@ class Outcome(NamedTuple):
         """Whether a coarse class uses a single sub-class."""
         return min(self.used) <= 1
 
+    @property
+    def silent(self) -> bool:
+        """Whether the labels say nothing of an image."""
+        return self.information < LEAST_INFORMATION
+
 
 def train(variant: str, seed: int, data: PriorDataModule, options: argparse.Namespace) -> Outcome:
     """Trains one variant from the first weights of a seed; all runs see the same images."""
     L.seed_everything(seed, verbose=False)
     model = MAXL(
         num_classes=len(GROUPS), subclasses=PSI, generator=options.generator, generator_every=1, lr=2e-3,
-        generator_lr=options.generator_lr, **VARIANTS[variant],
+        **({"generator_lr": options.generator_lr} | VARIANTS[variant]),
     )  # fmt: skip
     trainer = L.Trainer(
         max_steps=options.steps, accelerator="cpu", logger=False, enable_checkpointing=False, limit_val_batches=0,
@@ -69,7 +79,9 @@ def train(variant: str, seed: int, data: PriorDataModule, options: argparse.Name
             usage.update(model.auxiliary_labels(batch), batch["label"])
             right += int((model(batch["image"]).argmax(1) == batch["label"]).sum())
             count += len(batch["label"])
-    return Outcome([int(number) for number in usage.compute()["used"]], right / count)
+    found = usage.compute()
+    used = [int(number) for number in found["used"]]
+    return Outcome(used, float(found["information_share"].mean()), right / count)
 
 
 def main() -> None:
@@ -86,14 +98,17 @@ def main() -> None:
     source = FashionMNIST(str(options.root), groups=GROUPS)
     data = PriorDataModule(source, image_size=32, augmentation="flip", val_fraction=0.02, train_fraction=0.01)
     print(f"{options.steps} steps, generator {options.generator}, {options.seeds} seeds, {PSI} sub-classes a class\n")
-    print(f"{'':16}{'collapsed':>10}{'used, least':>13}{'used, mean':>12}{'accuracy':>10}{'seconds':>9}")
+    print(f"{'':16}{'collapsed':>10}{'silent':>9}{'information':>13}{'used, least':>13}{'used, mean':>12}", end="")
+    print(f"{'accuracy':>10}{'seconds':>9}")
     for variant in options.variants:
         start = time.perf_counter()
         outcomes = [train(variant, seed, data, options) for seed in range(options.seeds)]
         used = [number for outcome in outcomes for number in outcome.used]
+        information = sum(outcome.information for outcome in outcomes) / len(outcomes)
         accuracy = sum(outcome.accuracy for outcome in outcomes) / len(outcomes)
         print(
-            f"{variant:16}{sum(outcome.collapsed for outcome in outcomes):>7}/{len(outcomes):<2}{min(used):>13}"
+            f"{variant:16}{sum(outcome.collapsed for outcome in outcomes):>7}/{len(outcomes):<2}"
+            f"{sum(outcome.silent for outcome in outcomes):>6}/{len(outcomes):<2}{information:>13.4f}{min(used):>13}"
             f"{sum(used) / len(used):>12.2f}{accuracy:>10.4f}{time.perf_counter() - start:>9.0f}",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""What a label generator makes of the validation images, and whether it has collapsed."""
+"""What a label generator makes of the validation images, and whether that says anything of them."""
 
 import csv
 import math
@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from lightning_priors.batch import PriorBatch
 from lightning_priors.callbacks.label_sheet import THUMBNAIL, draw_label_sheet
@@ -19,6 +20,11 @@ from lightning_priors.callbacks.logged_picture import log_picture
 from lightning_priors.callbacks.run_folder import class_names, run_folder
 from lightning_priors.errors import PriorError
 from lightning_priors.metrics import LabelOverlap, LabelUsage, Typical, TypicalImages
+
+LEAST_INFORMATION = 0.02
+"""Share of the possible information below which labels say nothing."""
+SHIFT = 16
+"""An image is moved by one part in so many of its sides."""
 
 
 @runtime_checkable
@@ -30,6 +36,14 @@ class MakesLabels(Protocol):
 
     def auxiliary_labels(self, batch: PriorBatch) -> Tensor:
         """The labels (B, A) that the auxiliary head is trained on for a batch."""
+
+
+@runtime_checkable
+class ComparesGradients(Protocol):
+    """A module that can tell whether its auxiliary task teaches what the primary one teaches anyway."""
+
+    def gradient_cosine(self, batch: PriorBatch) -> Tensor:
+        """The cosine () between the gradients of both losses on what they share."""
 
 
 @runtime_checkable
@@ -47,16 +61,23 @@ class _Collected(NamedTuple):
     usage: LabelUsage
     overlap: LabelOverlap
     typical: TypicalImages
+    agreement: MeanMetric
+    cosine: MeanMetric
 
 
 class LabelReport(L.Callback):
     """Reports on generated labels over the validation images, over all ranks.
 
-    Logged as ``val/``: ``label_used_<class>``, how many sub-classes of a primary class are in use; ``label_entropy``,
-    that of the classes' mean labels as a share of its maximum, 1 = all sub-classes alike; ``label_confidence``, the
-    mean probability of the most probable sub-class; and for each human auxiliary task of the data
-    ``label_ami_<task>``, the adjusted mutual information of generated and human classes, with
-    ``label_ami_within_<task>``, the same within the primary classes, where sub-classes by chance get 0.
+    Logged as ``val/``, averages over the primary classes: ``label_bits``, the mutual information between an image and
+    its label beyond the class, and ``label_information``, the same as a share of the possible; ``label_confidence``,
+    the mean probability of the most probable sub-class, and ``label_surety``, the same from 0 = uniform labels to 1 =
+    certain ones; ``label_entropy`` of the classes' mean labels as a share of its maximum, 1 = all sub-classes alike;
+    ``label_used_<class>``, how many sub-classes are in use. Over all images: ``label_agreement``, the share whose most
+    probable sub-class stays when the image moves by a sixteenth of its sides. Where the module can tell,
+    ``label_cosine`` between the gradients of both losses on the first images: near 1 the auxiliary task is the primary
+    one once more. For each human auxiliary task of the data ``label_ami_<task>``, the adjusted mutual information of
+    generated and human classes, and ``label_ami_within_<task>``, the same within the primary classes, where
+    sub-classes by chance get 0.
 
     Labels that do not divide the primary classes, such as human ones, are not reported on.
 
@@ -64,8 +85,9 @@ class LabelReport(L.Callback):
     typical of each, ``panels/labels_epoch_003.png`` (``labels_val.png`` outside of `fit`), and ``val/labels`` of W&B,
     TensorBoard and MLflow. Nothing is written in the sanity check or under ``fast_dev_run``.
 
-    A generator that gives all images of a primary class the same most probable sub-class is named in a warning, once:
-    in training if two reports in a row find it so, for an untrained generator may well begin there.
+    A generator that gives all images of a primary class the same most probable sub-class, or whose labels have less
+    than a fiftieth of the possible information, is named in a warning, once: in training if two reports in a row find
+    it so, for an untrained generator may well begin there.
 
     Args:
         images: How many images of each sub-class the sheet shows.
@@ -86,7 +108,7 @@ class LabelReport(L.Callback):
         self.images, self.every_n_epochs = images, every_n_epochs
         self._collected: _Collected | None = None
         self._suspected: set[int] = set()
-        self._warned = False
+        self._said_nothing = self._warned = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuses a module that makes no labels."""
@@ -95,7 +117,7 @@ class LabelReport(L.Callback):
                 f"LabelReport needs a module that makes auxiliary labels, such as MAXL; {type(pl_module).__name__} "
                 "has no sub_classes or no auxiliary_labels"
             )
-        self._suspected, self._warned = set(), False
+        self._suspected, self._said_nothing, self._warned = set(), False, False
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begins anew."""
@@ -111,10 +133,15 @@ class LabelReport(L.Callback):
             return
         with trainer.precision_plugin.forward_context(), torch.no_grad(), isolate_rng():
             labels = pl_module.auxiliary_labels(batch).float()
+            moved = pl_module.auxiliary_labels(batch | {"image": moved_a_little(batch["image"])})
         if self._collected is None:
             self._collected = _begin(pl_module.sub_classes, self.images, labels.device)
+            if isinstance(pl_module, ComparesGradients):
+                with trainer.precision_plugin.forward_context(), isolate_rng():
+                    self._collected.cosine.update(pl_module.gradient_cosine(batch))
         self._collected.usage.update(labels, batch["label"])
         self._collected.typical.update(labels, batch["index"], batch["image"])
+        self._collected.agreement.update((labels.argmax(1) == moved.argmax(1)).float())
         if "aux_labels" in batch:
             self._collected.overlap.update(labels, batch["aux_labels"])
 
@@ -122,14 +149,16 @@ class LabelReport(L.Callback):
         """Logs, draws, writes and warns."""
         if self._collected is None:
             return
-        usage, overlap, typical = self._collected
+        usage, overlap, typical, agreement, cosine = self._collected
         self._collected = None
         names = class_names(trainer, len(usage.sub_classes))
         used, images = usage.compute(), typical.compute()  # over the ranks, so all of them come here
-        pl_module.log_dict(_usage_values(used, names))
+        pl_module.log_dict(_usage_values(used, names) | {"val/label_agreement": agreement.compute()})
+        if cosine.update_called:
+            pl_module.log("val/label_cosine", cosine.compute())
         if overlap.update_called:
             pl_module.log_dict(_overlap_values(overlap.compute(), trainer))
-        self._warn_of_collapse(trainer, used["used"].tolist(), usage.sub_classes, names)
+        self._warn(trainer, used, usage.sub_classes, names)
         if trainer.is_global_zero:
             shares = used["share"].nan_to_num().tolist()
             folder = run_folder(trainer)
@@ -145,15 +174,23 @@ class LabelReport(L.Callback):
             return False
         return not _fitting(trainer) or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _warn_of_collapse(
-        self, trainer: L.Trainer, used: Sequence[float], sub_classes: Sequence[int], names: Sequence[str]
+    def _warn(
+        self, trainer: L.Trainer, used: Mapping[str, Tensor], sub_classes: Sequence[int], names: Sequence[str]
     ) -> None:
-        found = {label for label, count in enumerate(used) if count <= 1 and sub_classes[label] > 1}
-        collapsed = sorted(found & self._suspected if _fitting(trainer) else found)
-        self._suspected = found
-        if collapsed and not self._warned and trainer.is_global_zero:
-            self._warned = True
-            classes = ", ".join(f"{names[label]} ({sub_classes[label]})" for label in collapsed)
+        """Names a generator that says nothing or has collapsed, once."""
+        share = float(used["information_share"].nanmean())
+        single = {label for label, count in enumerate(used["used"].tolist()) if count <= 1 and sub_classes[label] > 1}
+        silent, collapsed = share < LEAST_INFORMATION, single
+        if _fitting(trainer):  # two reports in a row
+            silent, collapsed = silent and self._said_nothing, single & self._suspected
+        self._said_nothing, self._suspected = share < LEAST_INFORMATION, single
+        if not (silent or collapsed) or self._warned or not trainer.is_global_zero:
+            return
+        self._warned = True
+        if silent:
+            warnings.warn(f"LabelReport: {_silence(share, float(used['surety'].nanmean()))}", stacklevel=2)
+        else:
+            classes = ", ".join(f"{names[label]} ({sub_classes[label]})" for label in sorted(collapsed))
             warnings.warn(
                 f"LabelReport: the label generator is collapsing: it uses one sub-class only of {classes}; "
                 "raise entropy_weight, or try balance: sinkhorn or another generator_lr",
@@ -161,11 +198,35 @@ class LabelReport(L.Callback):
             )
 
 
+def moved_a_little(image: Tensor) -> Tensor:
+    """Moves images to the lower right by a sixteenth of their sides; their border fills the gap.
+
+    Args:
+        image: (B, C, H, W).
+
+    >>> moved_a_little(torch.arange(16.0).view(1, 1, 1, 16))[0, 0, 0, :4]
+    tensor([0., 0., 1., 2.])
+    """
+    down, right = (side // SHIFT for side in image.shape[-2:])
+    padded = torch.nn.functional.pad(image, (right, 0, down, 0), mode="replicate")
+    return padded[..., : image.shape[-2], : image.shape[-1]]
+
+
+def _silence(share: float, surety: float) -> str:
+    kind = "uniform" if surety < 0.5 else "the same for all of a class"
+    return (
+        f"the generated labels say {share:.1%} of what they could say of an image: they are {kind}; "
+        "set generator_every 1 and a greater generator_lr, or a lower temperature"
+    )
+
+
 def _begin(sub_classes: Sequence[int], images: int, device: torch.device) -> _Collected:
     return _Collected(
         LabelUsage(sub_classes).to(device),
         LabelOverlap(sub_classes).to(device),
         TypicalImages(sum(sub_classes), images, THUMBNAIL).to(device),
+        MeanMetric().to(device),
+        MeanMetric().to(device),
     )
 
 
@@ -173,7 +234,9 @@ def _usage_values(used: Mapping[str, Tensor], names: Sequence[str]) -> dict[str,
     """What is logged of the usage; nothing of primary classes that do not occur."""
     counts = zip(names, used["used"], strict=True)
     values = {f"val/label_used_{name}": count for name, count in counts if not count.isnan()}
-    return values | {f"val/label_{name}": used[name].nanmean() for name in ("entropy", "confidence")}
+    means = {"entropy": "entropy", "confidence": "confidence", "surety": "surety", "bits": "information"}
+    means["information"] = "information_share"
+    return values | {f"val/label_{name}": used[key].nanmean() for name, key in means.items()}
 
 
 def _overlap_values(overlap: Mapping[str, Sequence[float]], trainer: L.Trainer) -> dict[str, float]:

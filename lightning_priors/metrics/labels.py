@@ -1,4 +1,4 @@
-"""How a label generator uses the sub-classes it may choose from."""
+"""How a label generator uses the sub-classes it may choose from, and how much its labels say of an image."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,11 @@ from torchmetrics import Metric
 
 
 class LabelUsage(Metric):
-    """Whether generated labels have collapsed: the sub-classes in use, their entropy and the generator's confidence.
+    """What generated labels say of the images: their information, the sub-classes in use, and the confidence.
+
+    The mutual information between image and label, within a primary class, is the entropy of the class's mean label
+    less the mean entropy of the labels: 0 where all images get the same label, hard or soft; log2 psi bits where each
+    image has one sub-class for certain and all of them are used alike.
 
     The sub-classes of primary class 0 come first, then those of class 1, and so on, as in MAXL (Liu et al. 2019,
     "Self-Supervised Generalisation with Meta Auxiliary Learning", section 3.3).
@@ -24,6 +28,8 @@ class LabelUsage(Metric):
     >>> usage.update(labels, torch.tensor([0, 0, 1]))
     >>> usage.compute()["used"]
     tensor([2., 1.])
+    >>> usage.compute()["information"].round(decimals=4)  # one image alone cannot be told from others
+    tensor([0.3973, 0.0000])
     """
 
     full_state_update = False
@@ -31,6 +37,7 @@ class LabelUsage(Metric):
     mass: Tensor
     chosen: Tensor
     confidence: Tensor
+    doubt: Tensor
     count: Tensor
 
     def __init__(self, sub_classes: Sequence[int], min_share: float = 0.01) -> None:
@@ -40,6 +47,7 @@ class LabelUsage(Metric):
         self.add_state("mass", torch.zeros(generated), dist_reduce_fx="sum")
         self.add_state("chosen", torch.zeros(generated), dist_reduce_fx="sum")
         self.add_state("confidence", torch.zeros(primary), dist_reduce_fx="sum")
+        self.add_state("doubt", torch.zeros(primary), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros(primary), dist_reduce_fx="sum")
 
     def update(self, soft_labels: Tensor, label: Tensor) -> None:
@@ -55,6 +63,7 @@ class LabelUsage(Metric):
         self.mass = self.mass + soft_labels.sum(0)
         self.chosen = self.chosen.index_add(0, choice, ones)
         self.confidence = self.confidence.index_add(0, label, confidence)
+        self.doubt = self.doubt.index_add(0, label, -torch.xlogy(soft_labels, soft_labels).sum(1))
         self.count = self.count.index_add(0, label, ones)
 
     def compute(self) -> dict[str, Tensor]:
@@ -62,26 +71,30 @@ class LabelUsage(Metric):
 
         Returns:
             ``used`` (C,) sub-classes in use; ``entropy`` (C,) of the class's mean label, as a share of its maximum
-            log psi, 1 = all alike; ``confidence`` (C,) mean probability of the most probable sub-class; of each
-            sub-class ``share`` (A,), that of the class's images for which it is the most probable one, and
-            ``probability`` (A,), its mean over these images.
+            log psi, 1 = all alike; ``confidence`` (C,) mean probability of the most probable sub-class, and ``surety``
+            (C,) the same from 0 = uniform to 1 = certain; ``information`` (C,) mutual information of image and label
+            in bits, and ``information_share`` (C,) as a share of log2 psi; of each sub-class ``share`` (A,), that of
+            the class's images for which it is the most probable one, and ``probability`` (A,), its mean over these
+            images. Shares of nothing, with a single sub-class, are nan.
         """
         masses, choices = (torch.split(counts, self.sub_classes) for counts in (self.mass, self.chosen))
         shares = [choice / count for choice, count in zip(choices, self.count, strict=True)]
         used = torch.stack([(share >= self.min_share).sum() for share in shares])
-        entropy = torch.stack([_relative_entropy(mass / mass.sum()) for mass in masses])
-        seen = self.count > 0
+        spread = torch.stack([_entropy(mass / mass.sum()) for mass in masses])
+        psi = self.count.new_tensor(self.sub_classes)
+        seen, confidence = self.count > 0, self.confidence / self.count
+        information = torch.where(seen, (spread - self.doubt / self.count).clamp(min=0), torch.nan)
         return {
             "used": torch.where(seen, used, torch.nan),
-            "entropy": torch.where(seen, entropy, torch.nan),
-            "confidence": self.confidence / self.count,
+            "entropy": torch.where(seen, torch.where(psi > 1, spread / psi.log(), 1.0), torch.nan),
+            "confidence": confidence,
+            "surety": (confidence - 1 / psi) / (1 - 1 / psi),
+            "information": information / math.log(2),
+            "information_share": information / psi.log(),
             "share": torch.cat(shares),
             "probability": torch.cat([mass / count for mass, count in zip(masses, self.count, strict=True)]),
         }
 
 
-def _relative_entropy(distribution: Tensor) -> Tensor:
-    """Entropy as a share of its maximum; 1 for a single outcome, which is all there can be."""
-    if len(distribution) == 1:
-        return torch.ones_like(distribution[0])
-    return -torch.xlogy(distribution, distribution).sum() / math.log(len(distribution))
+def _entropy(distribution: Tensor) -> Tensor:
+    return -torch.xlogy(distribution, distribution).sum()

@@ -25,9 +25,11 @@ class Labeller(Looker):
 
     sub_classes = (3, 2)
 
-    def __init__(self, collapsed: bool = False) -> None:
+    def __init__(self, collapsed: bool = False, labels=None) -> None:
         super().__init__()
         self.collapsed, self.asked = collapsed, 0
+        if labels is not None:
+            self.auxiliary_labels = labels
 
     def auxiliary_labels(self, batch: dict[str, Tensor]) -> Tensor:
         self.asked += 1
@@ -58,6 +60,54 @@ def test_what_is_logged(data, make_trainer, run_dir):
     assert logged(run_dir, "val/label_entropy") == pytest.approx([(entropy + 1) / 2] * 2, abs=1e-5)
     confidence = (4 * 1.0 + 8 * 0.9) / 12
     assert logged(run_dir, "val/label_confidence") == pytest.approx([(confidence + 1) / 2] * 2, abs=1e-5)
+
+
+def uniform(batch):
+    return torch.where((batch["label"] == 0)[:, None], HARD[:3].mean(0), HARD[3:].mean(0))
+
+
+def constant(batch):
+    return torch.where((batch["label"] == 0)[:, None], HARD[2], HARD[3])
+
+
+def perfect(batch):
+    """The human labels, which divide both classes into three; the other birds have two sub-classes only."""
+    human = batch["aux_labels"][:, 0].clamp(min=0)
+    return torch.where((batch["label"] == 0)[:, None], HARD[human.clamp(max=2)], HARD[3 + human % 2])
+
+
+@pytest.mark.parametrize(
+    ("labels", "information", "surety", "kind"),
+    [(uniform, 0.0, 0.0, "uniform"), (constant, 0.0, 1.0, "the same for all of a class"), (perfect, 1.0, 1.0, None)],
+)
+def test_how_much_labels_say(data, make_trainer, run_dir, labels, information, surety, kind):
+    """Uniform and constant labels say nothing, and are named; those that divide the images say all that they can."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_trainer(LabelReport()).fit(Labeller(labels=labels), datamodule=data(KEYS))
+    said = [str(warning.message) for warning in caught if "LabelReport" in str(warning.message)]
+    assert [f"they are {kind};" in message for message in said] == ([True] if kind else [])
+    assert logged(run_dir, "val/label_information") == pytest.approx([information] * 2, abs=0.08)
+    assert logged(run_dir, "val/label_surety") == pytest.approx([surety] * 2, abs=1e-5)
+    possible = (math.log2(3) + 1) / 2
+    assert logged(run_dir, "val/label_bits") == pytest.approx([information * possible] * 2, abs=0.08)
+
+
+def test_agreement_is_counted_under_a_small_move(data, make_trainer, run_dir):
+    """Labels by the brightness of a corner change for images whose corner has the object; fixed labels agree."""
+
+    def by_a_pixel(batch):
+        bright = (batch["image"][:, 0, 9, 9] > 0).long()
+        return HARD[torch.where(batch["label"] == 0, bright, 3 + bright)]
+
+    make_trainer(LabelReport(), max_epochs=1).fit(Labeller(labels=by_a_pixel), datamodule=data(()))
+    images = torch.stack([sample["image"] for sample in data(()).val_dataloader().dataset])
+    expected = ((images[:, 0, 9, 9] > 0) == (images[:, 0, 7, 7] > 0)).float().mean()  # by two pixels of 32
+    assert 0 < expected < 1
+    assert logged(run_dir, "val/label_agreement") == pytest.approx([float(expected)])
+    trainer = make_trainer(LabelReport(), max_epochs=1, logger=False)
+    trainer.fit(Labeller(), datamodule=data(()))
+    assert trainer.callback_metrics["val/label_agreement"] == 1
 
 
 def test_the_overlap_with_each_human_task(data, make_trainer, run_dir):
@@ -102,7 +152,7 @@ def test_a_sheet_is_drawn_every_few_epochs_and_asking_leaves_no_trace(data, make
     make_trainer(LabelReport(every_n_epochs=2), max_epochs=5).fit(module, datamodule=data(()))
     drawn = sorted(path.name for path in (run_dir / "panels").iterdir())
     assert drawn == ["labels_epoch_001.png", "labels_epoch_003.png"]
-    assert module.asked == 2 * 4, "four batches of validation images, and not in the sanity check"
+    assert module.asked == 2 * 2 * 4, "four batches of validation images, twice each, and not in the sanity check"
     plain, expected = Looker(), []
     plain.on_validation_epoch_end = lambda: expected.append(torch.get_rng_state())
     make_trainer(max_epochs=5, logger=False).fit(plain, datamodule=data(()))

@@ -18,3 +18,4 @@ def test_an_untrained_generator_collapses_without_balance(
     assert balanced[:2] == ["balanced", "0/1"]
     assert unguarded[:3] == ["no", "guard", "1/1"]
     assert float(balanced[-3]) > float(unguarded[-3])
+    assert balanced[2] == "1/1", "an untrained generator is silent, however many sub-classes are the greatest of some"

@@ -26,6 +26,32 @@ def test_by_hand():
     torch.testing.assert_close(result["entropy"], torch.tensor(expected, dtype=torch.float32))
 
 
+def test_information_is_that_of_the_joint_distribution():
+    """Of image and sub-class within a class, by its definition; and its three extremes."""
+    labels, label = generated([3, 5], 40)
+    usage = LabelUsage([3, 5])
+    usage.update(labels, label)
+    for primary, (first, psi) in enumerate([(0, 3), (3, 5)]):
+        joint = labels[label == primary, first : first + psi].double()
+        joint = joint / joint.sum()
+        independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+        bits = float((joint * (joint / independent).log2()).sum())
+        assert float(usage.compute()["information"][primary]) == pytest.approx(bits, abs=1e-5)
+        assert float(usage.compute()["information_share"][primary]) == pytest.approx(bits / math.log2(psi), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "information", "surety"),
+    [(torch.full((4, 4), 0.25), 0.0, 0.0), (torch.eye(4)[[2] * 4], 0.0, 1.0), (torch.eye(4), 1.0, 1.0)],
+)
+def test_uniform_constant_and_perfect_labels(labels, information, surety):
+    usage = LabelUsage([4])
+    usage.update(labels, torch.zeros(4, dtype=torch.int64))
+    assert float(usage.compute()["information_share"]) == pytest.approx(information)
+    assert float(usage.compute()["information"]) == pytest.approx(2 * information)
+    assert float(usage.compute()["surety"]) == pytest.approx(surety)
+
+
 def test_batches_add_up():
     labels, label = generated([2, 3, 4], 60)
     whole, parts = LabelUsage([2, 3, 4]), LabelUsage([2, 3, 4])

@@ -131,6 +131,42 @@ def relative_error(value: Tensor, reference: Tensor) -> float:
     return ((value - reference).norm() / reference.norm()).item()
 
 
+def weighted_loss(outputs: tuple[Tensor, Tensor], weights: Tensor, label: Tensor, soft: Tensor) -> Tensor:
+    """Each image has two weights (B, 2): of its primary and of its auxiliary loss."""
+    primary = F.cross_entropy(outputs[0], label, reduction="none")
+    auxiliary = (soft * per_class_losses(outputs[1])).sum(1)
+    return (weights * torch.stack([primary, auxiliary], 1)).sum(1).mean()
+
+
+@pytest.mark.parametrize("optimizer_name", ["momentum", "adamw"])
+def test_weights_of_images_have_the_same_derivative(optimizer_name):
+    """The loss is linear in a weight of each image too, so one forward-mode pass is exact; against double backward."""
+    torch.manual_seed(0)
+    network, optimizer = trained(group_norm(), optimizer_name, torch.float64, steps=2)
+    (image, label, soft), meta = batch_of(0, torch.float64), batch_of(1, torch.float64)
+    weights = torch.rand(len(image), 2, dtype=torch.float64)
+    reference = unrolled_label_gradient(
+        network,
+        optimizer,
+        (image,),
+        weights,
+        lambda outputs, given: weighted_loss(outputs, given, label, soft),
+        (meta[0],),
+        lambda outputs: F.cross_entropy(outputs[0], meta[1]),
+    )
+    optimizer.zero_grad()
+    weighted_loss(network(image), weights, label, soft).backward()
+    step = InnerStep(network, optimizer)
+    optimizer.step()
+    v = named_gradients(F.cross_entropy(network(meta[0])[0], meta[1]), dict(network.named_parameters()))
+
+    def losses(outputs: tuple[Tensor, Tensor]) -> Tensor:
+        primary = F.cross_entropy(outputs[0], label, reduction="none")
+        return torch.stack([primary, (soft * per_class_losses(outputs[1])).sum(1)], 1)
+
+    assert relative_error(step.label_gradient((image,), losses, v), reference) < 1e-11
+
+
 @pytest.mark.parametrize("optimizer_name", ["momentum", "adamw"])
 @pytest.mark.parametrize("build", NETWORKS)
 def test_forward_mode_is_exact_for_the_same_and_for_the_next_meta_batch(build, optimizer_name):

@@ -8,6 +8,7 @@ from lightning_priors.data.sources.cub200 import CUB200
 from lightning_priors.data.sources.cvat import Cvat
 from lightning_priors.data.sources.fashion_mnist import FashionMNIST
 from lightning_priors.data.sources.folder import ImageFolderSource
+from lightning_priors.data.sources.glyphs import Glyphs
 from lightning_priors.data.sources.hugging_face import HuggingFaceFolder
 from lightning_priors.data.sources.kakapo import Kakapo
 from lightning_priors.data.sources.label_studio import LabelStudio
@@ -28,6 +29,7 @@ __all__ = [
     "Coco",
     "Cvat",
     "FashionMNIST",
+    "Glyphs",
     "HuggingFaceFolder",
     "ImageFolderSource",
     "Kakapo",

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -24,7 +25,7 @@ from lightning_priors.ranges import check_counts, check_not_negative, check_posi
 from lightning_priors.techniques.base import PriorModule
 from lightning_priors.techniques.maxl.label_generator import Balance, LabelGenerator, TaskOutputs, TwoTasks
 from lightning_priors.techniques.maxl.label_learner import LabelLearner, PartOfBatch
-from lightning_priors.techniques.maxl.meta_gradient import mean_label
+from lightning_priors.techniques.maxl.meta_gradient import mean_label, shared_cosine
 from lightning_priors.techniques.maxl.soft_labels import hierarchy, label_entropy
 from lightning_priors.techniques.optimisation import PLAIN, Tuning
 
@@ -158,6 +159,27 @@ class TwoNetworks(PriorModule):
                 inputs = call_at(self.network, (batch, True)).seen.features
             labels: Tensor = call_at(self.generator, (inputs, batch["label"]))
             return labels
+
+    def gradient_cosine(self, batch: PriorBatch) -> Tensor:
+        """Compares the gradients of the primary cross entropy and of the auxiliary loss, also in inference mode.
+
+        Args:
+            batch: Images with their primary classes, which the priors see alone.
+
+        Returns:
+            () the cosine on the parameters that both tasks share; 1 where the auxiliary task is the primary one once
+            more. No buffer is changed.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            known = cast(PriorBatch, {"image": batch["image"].clone(), "label": batch["label"].clone()})
+            outputs = call_at(self.network, (known, True))
+            labels = self.auxiliary_labels(known)
+            losses = (
+                F.cross_entropy(outputs.seen.logits, known["label"]),
+                self.learner.auxiliary_loss(outputs, labels, PartOfBatch(known)),
+            )
+            parameters = dict(self.network.named_parameters())
+            return shared_cosine(*(named_gradients(loss, parameters, None, True) for loss in losses))
 
     def step(self, batch: PriorBatch) -> PriorStep:
         """Computes the loss of a batch with generated labels; training does more."""

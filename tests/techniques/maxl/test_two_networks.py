@@ -127,3 +127,39 @@ def test_training_data_may_be_endless(batch, tmp_path: Path, options: dict[str, 
     )  # fmt: skip
     trainer.fit(module, DataLoader(Endless(batch()), batch_size=None))
     assert trainer.global_step == 4
+
+
+def test_the_cosine_is_one_where_the_auxiliary_task_is_the_primary_one_again() -> None:
+    """With one sub-class for each class and the same head; also in inference mode, and no buffer changes."""
+    torch.manual_seed(0)
+    model = maxl(subclasses=1, num_classes=3, loss="cross_entropy")
+    model.network.auxiliary.weight.data.copy_(model.classifier.head.weight)
+    model.network.auxiliary.bias.data.copy_(model.classifier.head.bias)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.inference_mode():
+        batch = {"image": torch.randn(6, 3, 32, 32), "label": torch.arange(6) % 3}
+        assert float(model.gradient_cosine(batch)) == pytest.approx(1)
+    model.network.auxiliary.weight.data.neg_()
+    model.network.auxiliary.bias.data.zero_()
+    model.classifier.head.bias.data.zero_()
+    assert float(model.gradient_cosine(batch)) < 0.5
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers() if name in before)
+
+
+def test_the_cosine_by_hand() -> None:
+    """Of the two losses' gradients on the backbone, which is all that the tasks share."""
+    torch.manual_seed(0)
+    model = maxl(num_classes=3).eval()
+    batch = {"image": torch.randn(6, 3, 32, 32), "label": torch.arange(6) % 3}
+    outputs = model.network(batch)
+    primary = torch.nn.functional.cross_entropy(outputs.seen.logits, batch["label"])
+    labels = model.auxiliary_labels(batch)
+    probability = outputs.auxiliary.softmax(1)
+    auxiliary = -(labels * (1 - probability) ** 2 * probability.log()).sum(1).mean()
+    shared = list(model.classifier.backbone.parameters())
+    first, second = (
+        torch.cat([g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)])
+        for loss in (primary, auxiliary)
+    )
+    expected = torch.nn.functional.cosine_similarity(first, second, dim=0)
+    assert float(model.gradient_cosine(batch)) == pytest.approx(float(expected), abs=1e-4)
