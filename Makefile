@@ -41,5 +41,5 @@ $(VENV)/installed: pyproject.toml setup.cfg setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing the dependencies, a few minutes the first time"
-	$(BIN)/python -m pip install --quiet --editable '.[dev,offline,onnx,serve,torchjd]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,annotate,offline,onnx,serve,torchjd]'
 	@touch $@
