@@ -4,7 +4,7 @@ The plan has two runs: without masks, and with them. The second one is done with
 kind and amount of `NOISE`, whose intersection over union with the true ones is measured on the training images.
 Validation and test images keep their true masks, so that what is measured on them can be compared.
 
-    python experiments/mask_noise.py experiments/mask_noise.yaml --root ../shared/data/stampbirds
+    python experiments/mask_noise.py experiments/mask_noise.yaml ../shared/data/stampbirds
 
 Options after ``--`` go to all runs and win over the plan's. An interrupted sweep continues where it stopped.
 """
@@ -141,7 +141,7 @@ def draw_metric(axes: Axes, found: Sequence[Level], metric: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plan", metavar="PLAN")
-    parser.add_argument("--root", type=Path, required=True, help="the folder with metadata.csv")
+    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder with metadata.csv")
     parser.add_argument("--seeds", metavar="0,1,2", help="other seeds than the plan's")
     parser.add_argument("--output", default="runs/mask_noise")
     options, further = parser.parse_known_args()
