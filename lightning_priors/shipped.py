@@ -110,7 +110,8 @@ def _nearest(name: str, bare: str, shipped: Iterable[str]) -> str:
     parent = Path(name).parent
     files = [str(path) for suffix in SUFFIXES for path in sorted(parent.glob(f"*{suffix}"))]
     keys = list(shipped)
-    for wanted, choices in ((name, files), (bare, keys), (bare, [key.rpartition("/")[2] for key in keys])):
+    names = keys if "/" in bare else [key.rpartition("/")[2] for key in keys]
+    for wanted, choices in ((name, files), (bare, names), (bare, keys)):
         if (hint := nearest(wanted, choices)).startswith("did you mean"):
             return hint
     return nearest(name, files) or "`lightning-priors configs` lists those that are shipped"

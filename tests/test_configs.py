@@ -27,7 +27,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_priors import priors, techniques
-from lightning_priors.cli import PriorCLI, inspect_data
+from lightning_priors.cli import PriorCLI
+from lightning_priors.cli.data_options import parse_data
 from lightning_priors.compare.plan import read_plan
 from lightning_priors.compare.resolve import resolve
 from lightning_priors.nn import Backbone, Classifier
@@ -277,7 +278,7 @@ def test_the_commands_in_its_head_parse(path: Path, monkeypatch: pytest.MonkeyPa
     assert set(yaml.safe_load(path.read_text())) <= {"trainer", "data", "model", "checkpoint"}
     for _, *words in commands(path):
         if words[0] == "inspect-data":
-            assert inspect_data.parsed(words[1:])[1].data.source
+            assert parse_data(words[1:])[0].source
         else:
             assert parsed(*words, monkeypatch=monkeypatch).config.fit.model.class_path
 

@@ -160,14 +160,15 @@ def taught(backbone: Backbone, batches: AnnotatedBatches, epochs: int, lr: float
         The network that finds regions.
     """
     stage, channels = backbone.finer_stage()
-    finder = RegionFinder(channels, num_regions=1).to(backbone._scale.device)
+    finder = RegionFinder(channels, num_regions=1).to(next(backbone.parameters()).device)
     network = FrozenFinder(backbone, stage, finder)
     optimizer = torch.optim.AdamW(finder.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     network.train()
+    device = next(backbone.parameters()).device
     for epoch in range(epochs):
         for batch in batches.epoch(epoch):
-            batch = {name: values.to(backbone._scale.device) for name, values in batch.items()}
+            batch = {name: values.to(device) for name, values in batch.items()}
             logits = network.logits(batch["image"])
             target, valid = prior_map(batch, logits.shape[1:])
             loss = masked_mean(attention_bce_loss(logits, target), valid)

@@ -10,7 +10,9 @@ from docstring_parser import parse
 
 from lightning_priors.cli.errors import subclasses
 from lightning_priors.cli.lightning import named
+from lightning_priors.cli.user_modules import import_failure, watched_imports
 from lightning_priors.data import PriorDataModule
+from lightning_priors.errors import PriorError
 
 LEFT = 30
 """Width of the column of names."""
@@ -113,10 +115,15 @@ def _about(option: str, name: str, base: type) -> str:
     """Describes the class of a name; silent where there is none, so that the parser names the nearest."""
     if name.lstrip().startswith(("{", "[")) or name.endswith((".yaml", ".yml")):
         return ""
-    try:
-        owner = named(name) if "." in name else subclasses(base).get(name)
-    except (ImportError, AttributeError, ValueError):
-        return ""
+    with watched_imports() as failures:
+        try:
+            owner = named(name) if "." in name else subclasses(base).get(name)
+        except Exception as error:  # whatever a user's module raises
+            if line := import_failure(error, failures):
+                raise PriorError(line) from error
+            if isinstance(error, ImportError | AttributeError | ValueError):
+                return ""
+            raise
     return class_help(option, owner) if isinstance(owner, type) and issubclass(owner, base) else ""
 
 

@@ -91,7 +91,7 @@ class Backbone(StartsFromWeights):
             (B, C, h, w).
         """
         self.read_initial_weights()
-        image = self._normalised(image)
+        image = self.normalised(image)
         if self.training and len(image) == 1:
             with _running_statistics_for_single_values(self.model):
                 return self._features(image)
@@ -178,7 +178,7 @@ class Backbone(StartsFromWeights):
             return self.model(image)  # type: ignore[no-any-return]
         return self._as_map(self.model.forward_features(image), image)  # type: ignore[operator]
 
-    def _normalised(self, image: Tensor) -> Tensor:
+    def normalised(self, image: Tensor) -> Tensor:
         """The image as the network's own weights want it."""
         return image * self._scale + self._shift if self._renormalise else image
 

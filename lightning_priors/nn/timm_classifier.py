@@ -42,7 +42,7 @@ def classifier_of_timm(name: str, weights: str) -> Classifier:
     size = network.pretrained_cfg["input_size"]  # type: ignore[index]  # a dict of timm's
     image = torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected, said = network(classifier.backbone._normalised(image)), classifier(image)[0]
+        expected, said = network(classifier.backbone.normalised(image)), classifier(image)[0]
     if expected.shape != said.shape or (expected - said).abs().max() > TOLERANCE * expected.abs().max().clamp(min=1):
         raise refusal
     return classifier

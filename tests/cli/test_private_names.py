@@ -20,6 +20,7 @@ FILES = sorted(set(PACKAGE.rglob("*.py")) - {HOME})
 
 ALLOWED = {
     "_ddp_kwargs": "Lightning's DDPStrategy, in callbacks/unfreezing.py: whether unused parameters are looked for",
+    "_trainer": "Lightning's LightningModule: whether it has a trainer; `trainer` raises where it has none",
     "_BatchNorm": "torch's base class of all batch normalisations",
     "_non_persistent_buffers_set": "torch's nn.Module has no public way to ask which buffers are saved",
     "_load_from_state_dict": "torch's nn.Module: what it calls for each submodule of a state dict that is loaded",

@@ -17,7 +17,7 @@ def _width(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
 def test_the_overview_is_short_and_begins_with_what_is_ours(command, capsys):
     assert run_cli(command, "--help") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -136,7 +136,7 @@ def test_yolo_keypoints(tmp_path: Path) -> None:
         ("data.yaml", "train: images/trian\nnames: [a, b]", "no images/trian .*did you mean 'train'"),
         ("data.yaml", "train: images/train\nval: images/train\nnames: [kakapo, kea]",
          r"images/train/a.png is annotated twice: train of data.yaml and val of data.yaml"),
-        ("data.yaml", "names: [", "cannot be read as YAML"),
+        ("data.yaml", "names: [", "line 1: expected the node content"),
     ],
 )  # fmt: skip
 def test_mistakes_in_yolo_files_are_named(tmp_path: Path, file: str, text: str, message: str) -> None:

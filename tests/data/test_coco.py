@@ -431,7 +431,7 @@ def test_a_file_that_contradicts_itself_is_named(birds: Path, kind: str, message
 
 def test_a_file_that_is_no_json_is_named(birds: Path) -> None:
     (birds / "birds.json").write_text('{"images": [')
-    with pytest.raises(PriorError, match=r"birds.json cannot be read as JSON: Expecting value: line 1"):
+    with pytest.raises(PriorError, match=r"birds.json is no JSON: Expecting value at character"):
         ready(birds)
 
 

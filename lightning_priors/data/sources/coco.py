@@ -37,7 +37,7 @@ class Coco(Annotated):
     seen (2) or hidden (1).
 
     Example:
-        >>> import tempfile
+        >>> import json, tempfile
         >>> root = Path(tempfile.mkdtemp())
         >>> (root / "images").mkdir()
         >>> _ = [(root / "images" / name).write_text("") for name in ("a.jpg", "b.jpg")]

@@ -34,7 +34,7 @@ class LabelStudio(Annotated):
     in `images`, by the names in the tasks, with or without the eight characters that an upload adds.
 
     Example:
-        >>> import tempfile
+        >>> import json, tempfile
         >>> root = Path(tempfile.mkdtemp())
         >>> tasks = []
         >>> for name, bird in (("a.jpg", "kakapo"), ("b.jpg", "kea")):

@@ -30,7 +30,7 @@ class LabelMe(Annotated):
     flag that is set is a tag of the picture, so that it can be the class. Lines are no places and are left out.
 
     Example:
-        >>> import tempfile
+        >>> import json, tempfile
         >>> root = Path(tempfile.mkdtemp())
         >>> for name, label in (("a", "kakapo"), ("b", "kea")):
         ...     _ = (root / f"{name}.jpg").write_text("")
