@@ -169,7 +169,8 @@ class Annotated(Source):
         Raises:
             PriorError: If a file is missing or an annotation is wrong.
         """
-        _ = self._pictures, self.part_names
+        with self._of_this_form():
+            _ = self._pictures, self.part_names
 
     def indices(self, split: Split) -> list[int]:
         """Returns the pictures of a split in the order of the annotations."""
