@@ -1,14 +1,59 @@
 """Importing what a user names by its dotted path, with mistakes said in one line."""
 
 import importlib
+import sys
 import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from lightning_priors.errors import PriorError, nearest
 
 PACKAGE = Path(__file__).resolve().parent
+
+HARMLESS = ("builtins", "collections", "datetime", "decimal", "fractions", "math", "random", "statistics")
+"""Modules of Python's own of which a configuration may name something. To import or call others can open a browser,
+start a program or delete files, and none of them has anything that an option needs."""
+
+_nothing_imported = ContextVar("_nothing_imported", default=False)
+
+
+@contextmanager
+def nothing_imported() -> Iterator[None]:
+    """Lets dotted paths be found in modules alone that the program has imported already, within this context.
+
+    A file from somebody else can then not choose what is imported.
+
+    >>> with nothing_imported():
+    ...     is_at_hand("math.pi"), is_at_hand("mine.hinge")
+    (True, False)
+    """
+    token = _nothing_imported.set(True)
+    try:
+        yield
+    finally:
+        _nothing_imported.reset(token)
+
+
+def is_at_hand(path: str) -> bool:
+    """Says whether `import_attribute` may look a dotted path up: always, but within `nothing_imported`.
+
+    >>> is_at_hand("mine.hinge")
+    True
+    """
+    return not _nothing_imported.get() or path.rpartition(".")[0] in sys.modules
+
+
+def refused_modules() -> list[str]:
+    """Lists the modules of Python's own that nothing is named from.
+
+    >>> "subprocess" in refused_modules(), "math" in refused_modules()
+    (True, False)
+    """
+    return sorted(sys.stdlib_module_names - set(HARMLESS))
 
 
 def import_attribute(path: str) -> Any:
@@ -18,7 +63,8 @@ def import_attribute(path: str) -> Any:
         path: A module and a name in it, with dots between.
 
     Raises:
-        PriorError: If there is no such module or name, or an error occurs while the module is imported.
+        PriorError: If there is no such module or name, it is one of `refused_modules`, or an error occurs while the
+            module is imported.
 
     >>> import_attribute("math.pi")
     3.141592653589793
@@ -27,6 +73,8 @@ def import_attribute(path: str) -> Any:
     lightning_priors.errors.PriorError: the module math has no 'pie'; did you mean 'pi'?
     """
     module_name, _, name = path.rpartition(".")
+    if module_name.partition(".")[0] in refused_modules():
+        raise PriorError(f"{path} may not be named here: it could run commands, load code or change files")
     module = import_module(module_name)
     if not hasattr(module, name):
         raise PriorError(f"the module {module_name} has no {name!r}; {nearest(name, vars(module))}")

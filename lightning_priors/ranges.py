@@ -42,14 +42,15 @@ def check_not_negative(options: Mapping[str, float | None]) -> None:
             raise PriorError(f"{name} is 0 or more, not {value}")
 
 
-def check_counts(options: Mapping[str, int | None]) -> None:
-    """Refuses counts below 1.
+def check_counts(options: Mapping[str, int | None], most: float = math.inf) -> None:
+    """Refuses counts below 1, and those that no memory has room for.
 
     Args:
         options: Values by the name of their option; None is an option that is not used.
+        most: The greatest that makes sense.
 
     Raises:
-        PriorError: For the first that is below 1.
+        PriorError: For the first that is below 1 or above the greatest.
 
     >>> check_counts({"num_parts": 0})
     Traceback (most recent call last):
@@ -58,6 +59,8 @@ def check_counts(options: Mapping[str, int | None]) -> None:
     for name, value in options.items():
         if value is not None and not value >= 1:
             raise PriorError(f"{name} is at least 1, not {value}")
+        if value is not None and value > most:
+            raise PriorError(f"{name} is at most {most:,}, not {value:,}")
 
 
 def check_shares(options: Mapping[str, float | None]) -> None:

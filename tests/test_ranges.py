@@ -20,12 +20,14 @@ SHARES = (-0.1, 1.1)
 
 REFUSED: dict[str, tuple[float, ...]] = {
     "accumulate_batches": COUNTS,
+    "adjustment": WEIGHTS,
     "aux_weight": WEIGHTS[:1],
     "crop_scale": RATES,
     "crop_size": COUNTS,
     "dilation": WEIGHTS,
     "entropy_weight": WEIGHTS,
     "finder_lr_factor": RATES,
+    "gamma": WEIGHTS,
     "generator_every": COUNTS,
     "generator_lr": WEIGHTS,  # 0 keeps the labels of a generator that has learned nothing
     "generator_weight_decay": WEIGHTS,
@@ -42,8 +44,10 @@ REFUSED: dict[str, tuple[float, ...]] = {
     "num_classes": COUNTS,
     "num_parts": COUNTS,
     "peak_threshold": SHARES,
+    "penalty": RATES,
     "probe_epochs": COUNTS,
     "sigma": RATES,
+    "step_size": RATES,
     "subclasses": COUNTS,
     "target_class": (-1, 2),
     "temperature": RATES,

@@ -2,8 +2,11 @@
 
 import math
 import os
+from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import lightning as L
@@ -16,12 +19,20 @@ from lightning_priors.batch import PriorSample
 from lightning_priors.data.overview import annotation_line, annotations
 from lightning_priors.data.samplers import EpochSampler, NoSingletonBatchSampler, ShareSampler, TrainDataLoader
 from lightning_priors.data.sources.base import Source, Split, UnreadableImageError
-from lightning_priors.data.splits import drawn_subset, fraction_of_each, number_of_each, stratified_holdout
+from lightning_priors.data.splits import (
+    drawn_subset,
+    evenly_weighted,
+    fraction_of_each,
+    number_of_each,
+    stratified_holdout,
+)
 from lightning_priors.data.transforms import Augmentation, PriorTransform
 from lightning_priors.errors import PriorError, nearest
+from lightning_priors.names import check_names
 
 PriorKey = Literal["mask", "mask_valid", "part_boxes", "part_valid", "keypoints", "keypoint_valid"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Balance = Literal["none", "classes", "groups"]
 PRIOR_KEYS: tuple[PriorKey, ...] = get_args(PriorKey)
 STAGE_SPLITS: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "val"),
@@ -30,6 +41,21 @@ STAGE_SPLITS: dict[str | None, tuple[Split, ...]] = {
     "predict": ("test",),
     None: SPLITS,
 }
+
+
+class Indices(array):  # type: ignore[type-arg]  # of int
+    """Numbers that are no objects, which every worker process would copy as soon as it reads them; else like a list.
+
+    Example:
+        >>> Indices("q", [3, 1]) == [3, 1], Indices("q", [3, 1]) == [1, 3]
+        (True, False)
+    """
+
+    __hash__ = None
+
+    def __eq__(self, other: object) -> bool:
+        """Compares with a list as a list does, which an array does not."""
+        return self.tolist() == (other.tolist() if isinstance(other, array) else other)
 
 
 class PriorDataset(Dataset[PriorSample]):
@@ -61,7 +87,7 @@ class PriorDataset(Dataset[PriorSample]):
         seed: int = 0,
     ) -> None:
         self.source = source
-        self.indices = indices
+        self.indices = Indices("q", indices)
         self.transform = transform
         self.without_priors = without_priors
         self.seed = seed
@@ -85,6 +111,16 @@ class PriorDataset(Dataset[PriorSample]):
         return hide_priors(sample) if index in self.without_priors else sample
 
 
+LIMITS: Mapping[str, tuple[int, float]] = {
+    "batch_size": (1, 1_000_000),
+    "image_size": (4, 16_384),
+    "images_per_class": (1, math.inf),
+    "seed": (0, 2**63 - 1),
+    "num_workers": (0, 256),  # many more would take the memory of the machine, and its other programs with it
+}
+"""The least and the greatest value of numeric options."""
+
+
 class PriorDataModule(L.LightningDataModule):
     """Serves the images of a source in batches (`lightning_priors.batch.PriorBatch`) for each split.
 
@@ -102,6 +138,11 @@ class PriorDataModule(L.LightningDataModule):
         train_fraction: Fraction of each class of the training split that is used, at least one image.
         images_per_class: Number of training images of each class, instead of a fraction; all of them when None.
         annotated_fraction: Fraction of the used training images that keep their mask, boxes and keypoints.
+        balance: "classes" or "groups" draws the training images of an epoch with replacement, so that each class or
+            group comes up equally often; "none" shows each image once.
+        held_out_fraction: Fraction of each class that neither trains the network nor selects it, but serves what is
+            fitted to the trained network, see `held_out_dataloader`.
+        held_out_of: The split that this fraction is taken from, "train" or "val".
         on_bad_image: "error" stops at a file that cannot be read; "skip" reads every file once in `setup`, leaves out
             those that cannot be read and names them.
         seed: Seed of the splits, the subsets, the order and the augmentation.
@@ -130,6 +171,9 @@ class PriorDataModule(L.LightningDataModule):
         train_fraction: float = 1.0,
         images_per_class: int | None = None,
         annotated_fraction: float = 1.0,
+        balance: Balance = "none",
+        held_out_fraction: float = 0.0,
+        held_out_of: Literal["train", "val"] = "train",
         on_bad_image: Literal["error", "skip"] = "error",
         seed: int = 0,
         num_workers: int = 0,
@@ -143,12 +187,16 @@ class PriorDataModule(L.LightningDataModule):
         self.train_fraction = train_fraction
         self.images_per_class = images_per_class
         self.annotated_fraction = annotated_fraction
+        self.balance = balance
+        self.held_out_fraction = held_out_fraction
+        self.held_out_of = held_out_of
         self.on_bad_image = on_bad_image
         self.seed = seed
         self.num_workers = num_workers
         self.unreadable: dict[int, str] = {}
         """The index of each image that was skipped, and the reason."""
         self._checked: set[int] = set()
+        self._held_out: list[int] = []
         self._datasets: dict[Split, PriorDataset] = {}
         self._check_options()
 
@@ -238,6 +286,7 @@ class PriorDataModule(L.LightningDataModule):
             seed=self.seed,
             world_size=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
+            weights=None if self.balance == "none" else evenly_weighted(self._kinds(self.balance)),
         )
         # in a resumed run Lightning starts the worker processes before it sets the epoch
         order.set_epoch(trainer.current_epoch if trainer else 0)
@@ -257,39 +306,85 @@ class PriorDataModule(L.LightningDataModule):
         """Returns a loader of the test images, which are the ones to be predicted."""
         return self._evaluation_loader("test")
 
+    def held_out_dataloader(self) -> DataLoader[PriorSample]:
+        """Returns a loader of the images that are held out, as validation images are shown, the same for all ranks.
+
+        Raises:
+            PriorError: If no images are held out.
+        """
+        self._dataset("train")
+        if not self._held_out:
+            raise PriorError("no images are held out; set held_out_fraction, for example to 0.2")
+        transform = PriorTransform(self.image_size, "none", self.source.part_names, self.source.keypoint_names)
+        dataset = PriorDataset(self.source, self._held_out, transform, seed=self.seed)
+        return DataLoader(dataset, batch_size=self.batch_size, **self._loader_options())
+
+    def group_counts(self) -> list[int]:
+        """Counts the training images of each group, or of each class where there are no groups."""
+        has_groups = "group" in self.source.known(self._dataset("train").indices[0])
+        counts = Counter(self._kinds("groups" if has_groups else "classes"))
+        return [counts[kind] for kind in range(max(counts) + 1)]
+
+    def _kinds(self, what: Balance) -> list[int]:
+        """Returns the class or the group of each training image."""
+        indices = self._dataset("train").indices
+        if what == "classes":
+            return self._labels(indices)
+        groups = [self.source.known(index).get("group") for index in indices]
+        if None in groups:
+            raise PriorError(f"balance: {type(self.source).__name__} knows no groups here; use classes")
+        return groups  # type: ignore[return-value]  # mypy keeps None
+
     def _check_options(self) -> None:
-        for name in ("val_fraction", "train_fraction", "annotated_fraction"):
+        for name in ("val_fraction", "train_fraction", "annotated_fraction", "held_out_fraction"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise PriorError(f"{name} is a share between 0 and 1, not {value}")
         if self.train_fraction == 0:
             raise PriorError("train_fraction is above 0")
-        least_values = {"batch_size": 1, "image_size": 1, "images_per_class": 1, "seed": 0, "num_workers": 0}
-        for name, least in least_values.items():
+        for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise PriorError(f"{name} is at least {least}, not {value}")
+            if value is not None and value > most:
+                raise PriorError(f"{name} is at most {most:,}, not {value:,}")
         if self.images_per_class is not None and self.train_fraction != 1:
             raise PriorError("give train_fraction or images_per_class, not both")
-        if self.on_bad_image not in ("error", "skip"):
-            raise PriorError(f"no on_bad_image {self.on_bad_image!r}, {nearest(self.on_bad_image, ('error', 'skip'))}")
+        choices = {"on_bad_image": ("error", "skip"), "balance": get_args(Balance), "held_out_of": ("train", "val")}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                raise PriorError(f"no {name} {value!r}, {nearest(value, known)}")
 
     def _check_source(self) -> None:
-        """Checks that no image is in two splits and that each label has a class."""
-        owner: dict[int, Split] = {}
-        num_classes = self.num_classes
-        for split in SPLITS:
-            for index in self.source.indices(split):
-                name = f"image {index} of {type(self.source).__name__}"
+        """Checks that the names can be shown, that no image is in two splits and that each label has a class."""
+        source = self.source
+        check_names(source.classes, "class")
+        check_names(source.group_names, "group")
+        check_names([*source.part_names, *source.keypoint_names], "part")
+        check_names(chain(source.aux_classes, *source.aux_classes.values()), "class of an auxiliary task")
+        num_classes, indices = self.num_classes, [source.indices(split) for split in SPLITS]
+        labels = np.concatenate([source.labels(part) for part in indices])
+        in_range = ((labels >= 0) & (labels < num_classes)).all()
+        if in_range and len(np.unique(np.concatenate([np.array(part, np.int64) for part in indices]))) == len(labels):
+            return
+        owner: dict[int, Split] = {}  # only to find the image that is wrong: it takes much memory
+        for split, part in zip(SPLITS, indices, strict=True):
+            for index in part:
+                name = f"image {index} of {type(source).__name__}"
                 if index in owner:
                     raise PriorError(f"{name} is both in the {owner[index]} and in the {split} split")
                 owner[index] = split
-                label = self.source.label(index)
+                label = source.label(index)
                 if not 0 <= label < num_classes:
                     raise PriorError(f"{name} has the label {label}, which is out of range: {num_classes} classes")
 
     def _build(self, split: Split) -> PriorDataset:
         indices = self._indices(split)
+        if split == self.held_out_of and self.held_out_fraction > 0:
+            of = len(indices)
+            indices, self._held_out = stratified_holdout(self._by_index(indices), self.held_out_fraction, self.seed)
+            if self._held_out:
+                rank_zero_info(f"{len(self._held_out)} of {of} {split} images are held out (held_out_fraction)")
         source, training = self.source, split == "train"
         return PriorDataset(
             source,
@@ -306,19 +401,26 @@ class PriorDataModule(L.LightningDataModule):
         if split == "test" or (split == "val" and self.source.indices("val")):
             return self._readable(self.source.indices(split))
         indices = self._readable(self.source.indices("train"))
-        labels = {index: self.source.label(index) for index in indices}
         held_out: list[int] = []
         if not self.source.indices("val"):
-            indices, held_out = stratified_holdout(labels, self.val_fraction, self.seed)
+            indices, held_out = stratified_holdout(self._by_index(indices), self.val_fraction, self.seed)
             if split == "val":
                 return held_out
-        labels = {index: labels[index] for index in indices}
+        chosen = indices
         if self.images_per_class is not None:
-            chosen = number_of_each(labels, self.images_per_class, self.seed, self.classes)
-        else:
-            chosen = fraction_of_each(labels, self.train_fraction, self.seed)
+            chosen = number_of_each(self._by_index(indices), self.images_per_class, self.seed, self.classes)
+        elif self.train_fraction < 1:
+            chosen = fraction_of_each(self._by_index(indices), self.train_fraction, self.seed)
         self._say_what_is_not_trained_on(len(chosen), len(held_out), len(indices) - len(chosen))
         return chosen
+
+    def _labels(self, indices: Sequence[int]) -> list[int]:
+        labels: list[int] = self.source.labels(indices).tolist()
+        return labels
+
+    def _by_index(self, indices: Sequence[int]) -> dict[int, int]:
+        """Returns the label of each index, as the draws of `lightning_priors.data.splits` take them."""
+        return dict(zip(indices, self._labels(indices), strict=True))
 
     def _say_what_is_not_trained_on(self, used: int, held_out: int, left_out: int) -> None:
         reasons = []
@@ -332,6 +434,8 @@ class PriorDataModule(L.LightningDataModule):
             rank_zero_info(f"training on {used} of {used + held_out + left_out} images: {', '.join(reasons)}")
 
     def _unannotated(self, indices: list[int]) -> frozenset[int]:
+        if self.annotated_fraction == 1:
+            return frozenset()
         kept = drawn_subset(indices, self.source.indices("train"), self.annotated_fraction, self.seed)
         return frozenset(indices) - frozenset(kept)
 
@@ -413,4 +517,4 @@ def hide_priors(sample: PriorSample) -> PriorSample:
 
 def _mixed(seed: int, epoch: int, index: int) -> int:
     """Makes one seed of three numbers; their sum would be the same for many pairs of epoch and image."""
-    return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0]) >> 1

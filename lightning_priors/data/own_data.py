@@ -8,7 +8,8 @@ from typing import Any
 from lightning_priors.data import sources
 from lightning_priors.data.sources import Annotated
 from lightning_priors.data.sources.layouts import json_kind, name_the_right_source, recognised
-from lightning_priors.data.sources.reading import SUFFIXES, read_table
+from lightning_priors.data.sources.pictures import SUFFIXES
+from lightning_priors.data.sources.reading import read_table
 from lightning_priors.data.splits import stratified_holdout
 from lightning_priors.errors import PriorError
 

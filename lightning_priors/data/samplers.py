@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler
 
 from lightning_priors.batch import PriorSample
@@ -19,6 +20,7 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         seed: Seed of the order.
         world_size: Number of ranks.
         rank: Number of this rank, from 0.
+        weights: Of each image, to draw as many images as there are with replacement; None shows each image once.
 
     Example:
         >>> sampler = EpochSampler([10, 20, 30], seed=1)
@@ -32,15 +34,23 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         seed: int,
         world_size: int = 1,
         rank: int = 0,
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
+        self.weights = weights
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yields (position in the dataset, epoch) for each image of this rank's share."""
         epoch = self.epoch
-        positions: Iterator[int] = super().__iter__()  # type: ignore[assignment]
+        positions: Iterator[int] = super().__iter__() if self.weights is None else iter(self._drawn(self.weights))  # type: ignore[assignment]
         self.epoch += 1
         return ((position, epoch) for position in positions)
+
+    def _drawn(self, weights: Sequence[float]) -> list[int]:
+        """Draws the positions of this rank's share of an epoch."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        drawn = torch.multinomial(torch.tensor(weights), self.total_size, replacement=True, generator=generator)
+        return drawn[self.rank :: self.num_replicas].tolist()
 
 
 class ShareSampler(DistributedSampler[int]):
@@ -88,11 +98,16 @@ class NoSingletonBatchSampler(BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the positions of each batch."""
-        batches = list(super().__iter__())
-        if self._joins_the_last():
-            single = batches.pop()
-            batches[-1] += single
-        yield from batches
+        waiting: list[int] = []  # one batch, since those of a whole epoch are an object for each image
+        for batch in super().__iter__():
+            if len(batch) == 1 and self._joins_the_last():
+                waiting += batch
+                continue
+            if waiting:
+                yield waiting
+            waiting = batch
+        if waiting:
+            yield waiting
 
     def __len__(self) -> int:
         """Returns the number of batches."""

@@ -1,9 +1,12 @@
 """Draws of images for validation, training subsets and annotation, which depend on the seed and the labels alone."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_priors.errors import PriorError
 
@@ -24,10 +27,10 @@ def stratified_holdout(labels: Mapping[int, int], fraction: float, seed: int) ->
     >>> stratified_holdout({0: 0, 1: 0, 2: 1, 3: 1}, 0.5, seed=0)
     ([1, 3], [0, 2])
     """
-    held_out = set()
-    for members in _shuffled_classes(labels, "holdout", seed).values():
-        held_out |= set(members[: _share(len(members), fraction)])
-    return [index for index in labels if index not in held_out], [index for index in labels if index in held_out]
+    held_out = np.zeros(len(labels), bool)
+    for places in _shuffled_classes(labels, "holdout", seed).values():
+        held_out[places[: _share(len(places), fraction)]] = True
+    return _those(labels, ~held_out), _those(labels, held_out)
 
 
 def fraction_of_each(labels: Mapping[int, int], fraction: float, seed: int) -> list[int]:
@@ -46,10 +49,10 @@ def fraction_of_each(labels: Mapping[int, int], fraction: float, seed: int) -> l
     >>> fraction_of_each({0: 0, 1: 0, 2: 1, 3: 1, 4: 1}, 0.4, seed=0)
     [1, 4]
     """
-    chosen = set()
-    for members in _shuffled_classes(labels, "subset", seed).values():
-        chosen |= set(members[: max(1, round(fraction * len(members)))])
-    return [index for index in labels if index in chosen]
+    chosen = np.zeros(len(labels), bool)
+    for places in _shuffled_classes(labels, "subset", seed).values():
+        chosen[places[: max(1, round(fraction * len(places)))]] = True
+    return _those(labels, chosen)
 
 
 def number_of_each(labels: Mapping[int, int], number: int, seed: int, classes: Sequence[str]) -> list[int]:
@@ -72,14 +75,14 @@ def number_of_each(labels: Mapping[int, int], number: int, seed: int, classes: S
     >>> number_of_each({0: 0, 1: 0, 2: 1, 3: 1, 4: 1}, 1, seed=0, classes=["cat", "dog"])
     [1, 4]
     """
-    chosen = set()
-    for label, members in _shuffled_classes(labels, "subset", seed).items():
-        if len(members) < number:
+    chosen = np.zeros(len(labels), bool)
+    for label, places in _shuffled_classes(labels, "subset", seed).items():
+        if len(places) < number:
             raise PriorError(
-                f"images_per_class is {number}, but the class {classes[label]!r} has {len(members)} training images"
+                f"images_per_class is {number}, but the class {classes[label]!r} has {len(places)} training images"
             )
-        chosen |= set(members[:number])
-    return [index for index in labels if index in chosen]
+        chosen[places[:number]] = True
+    return _those(labels, chosen)
 
 
 def drawn_subset(indices: Sequence[int], population: Sequence[int], fraction: float, seed: int) -> list[int]:
@@ -100,10 +103,25 @@ def drawn_subset(indices: Sequence[int], population: Sequence[int], fraction: fl
     [1, 2]
     """
     drawn = np.random.default_rng(_stream("annotated", seed)).permutation(np.asarray(population, dtype=np.int64))
-    candidates = set(indices)
-    order = [index for index in drawn.tolist() if index in candidates]
-    chosen = set(order[: round(fraction * len(order))])
-    return [index for index in indices if index in chosen]
+    candidates = np.asarray(indices, np.int64)
+    order = drawn[np.isin(drawn, candidates)]
+    return _those(indices, np.isin(candidates, order[: round(fraction * len(order))]))
+
+
+def evenly_weighted(kinds: Sequence[int]) -> list[float]:
+    """Weighs images so that each kind, such as each class, has the same weight in all.
+
+    Args:
+        kinds: The kind of each image.
+
+    Returns:
+        The weight of each image; they add up to 1.
+
+    >>> evenly_weighted([0, 1, 1])
+    [0.5, 0.25, 0.25]
+    """
+    counts = Counter(kinds)
+    return [1 / (len(counts) * counts[kind]) for kind in kinds]
 
 
 def _share(count: int, fraction: float) -> int:
@@ -113,15 +131,20 @@ def _share(count: int, fraction: float) -> int:
     return min(max(1, round(fraction * count)), count - 1)
 
 
-def _shuffled_classes(labels: Mapping[int, int], purpose: str, seed: int) -> dict[int, list[int]]:
-    """Returns the indices of each class in the order in which they are drawn."""
-    members: dict[int, list[int]] = {}
-    for index, label in labels.items():
-        members.setdefault(label, []).append(index)
+def _shuffled_classes(labels: Mapping[int, int], purpose: str, seed: int) -> dict[int, NDArray[np.int64]]:
+    """Returns the places of each class among the labels, in the order in which they are drawn."""
+    values = np.fromiter(labels.values(), np.int64, len(labels))
+    order = np.argsort(values, kind="stable")
+    classes, starts = np.unique(values[order], return_index=True)
     return {
-        label: np.random.default_rng([*_stream(purpose, seed), label]).permutation(members[label]).tolist()
-        for label in sorted(members)
+        label: np.random.default_rng([*_stream(purpose, seed), label]).permutation(places)
+        for label, places in zip(classes.tolist(), np.split(order, starts)[1:], strict=True)
     }
+
+
+def _those(indices: Iterable[int], chosen: NDArray[np.bool_]) -> list[int]:
+    """Returns the indices at the chosen places, in their order."""
+    return list(compress(indices, chosen.tolist()))
 
 
 def _stream(purpose: str, seed: int) -> list[int]:

@@ -3,12 +3,13 @@
 Coordinates are continuous: the image reaches from 0 to W, and the centre of its first pixel is at 0.5.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -21,6 +22,46 @@ AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
 
 MIN_BOX_SIDE = 1.0  # pixels of the output; a thinner box is not valid
 BORDER = 1e-3  # pixels; torchvision clamps keypoints outside the image to its border, up to rounding
+
+
+class _Move(NamedTuple):
+    """What happens to every pixel and every place of an image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+    size: int
+
+    def pixels(self, image: Tensor) -> Tensor:
+        """Cuts out, resizes and mirrors (C, H, W)."""
+        # the function for tensors alone: finding it by the type of the image takes as long as what it does
+        side = [self.size, self.size]
+        moved: Tensor = F.resized_crop_image(
+            image.as_subclass(Tensor), self.top, self.left, self.height, self.width, side
+        )
+        return moved.flip(-1) if self.flip else moved
+
+    def places(self, places: Tensor, clipped: bool) -> NDArray[np.float32]:
+        """Moves boxes (N, 4), or points (N, 2) as boxes of size zero.
+
+        Those outside go to the border, where `clipped` before they are resized too. This computes what torchvision
+        computes, number for number, but with numpy: torch takes longer to be called than to compute a few numbers.
+        """
+        moved = places.as_subclass(Tensor).float().numpy()
+        if moved.shape[1] == 2:
+            moved = np.concatenate([moved, moved], 1)
+        if clipped:
+            moved = moved - np.array([self.left, self.top, self.left, self.top], np.float32)
+            ends = np.array([self.width, self.height, self.width, self.height], np.float32)
+            moved = np.minimum(np.maximum(moved, 0), ends)  # numpy's own clip takes three times as long
+        across, down = self.size / self.width, self.size / self.height
+        moved = moved * np.array([across, down, across, down], np.float32)
+        if self.flip:
+            moved[:, [2, 0]] = self.size - moved[:, [0, 2]]
+        inside: NDArray[np.float32] = np.minimum(np.maximum(moved, 0), self.size)
+        return inside
 
 
 class PriorTransform:
@@ -44,6 +85,7 @@ class PriorTransform:
         PriorError: If the augmentation is unknown.
 
     Example:
+        >>> from torchvision import tv_tensors
         >>> mask = tv_tensors.Image(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
         >>> raw = {"image": tv_tensors.Image(torch.zeros(3, 2, 2, dtype=torch.uint8)), "label": 1,
         ...        "mask": mask, "mask_valid": True}
@@ -61,13 +103,10 @@ class PriorTransform:
     ) -> None:
         if augmentation not in AUGMENTATIONS:
             raise PriorError(f"no augmentation {augmentation!r}, {nearest(augmentation, AUGMENTATIONS)}")
+        self.image_size = image_size
         self.crops = augmentation in ("crop", "color")
         self.flips = augmentation != "none"
-        self.resize = (
-            v2.RandomResizedCrop(image_size, scale=(0.5, 1.0), antialias=True)
-            if self.crops
-            else v2.Resize((image_size, image_size), antialias=True)  # as `evaluation_image` does
-        )
+        self.crop = v2.RandomResizedCrop(image_size, scale=(0.5, 1.0)) if self.crops else None
         self.color = v2.ColorJitter(0.3, 0.3, 0.3) if augmentation == "color" else None
         self.mirrored_parts = mirrored(part_names)
         self.mirrored_keypoints = mirrored(keypoint_names)
@@ -82,33 +121,42 @@ class PriorTransform:
         Returns:
             The keys of `raw` and ``index`` as dense tensors; for shapes see `lightning_priors.batch.PriorSample`.
         """
-        moved = self.resize(_spatial(raw))
-        flip = self.flips and bool(torch.rand(()) < 0.5)
-        if flip:
-            moved = {key: F.horizontal_flip(value) for key, value in moved.items()}
+        move = self._drawn(raw["image"])
         sample = PriorSample(
-            image=self._finish_image(moved["image"]), label=torch.tensor(raw["label"]), index=torch.tensor(index)
+            image=self._finish_image(move.pixels(raw["image"])),
+            label=torch.tensor(raw["label"]),
+            index=torch.tensor(index),
         )
         if "aux_labels" in raw:
             sample["aux_labels"] = torch.tensor(raw["aux_labels"], dtype=torch.int64)
         if "group" in raw:
             sample["group"] = torch.tensor(raw["group"])
         if "mask" in raw:
-            sample["mask"], sample["mask_valid"] = _finish_mask(moved["mask"], raw["mask_valid"])
+            sample["mask"], sample["mask_valid"] = _finish_mask(move.pixels(raw["mask"]), raw["mask_valid"])
         if "part_boxes" in raw:
-            order = self.mirrored_parts if flip else None
-            sample["part_boxes"], sample["part_valid"] = _finish_boxes(moved["part_boxes"], raw["part_valid"], order)
+            order = self.mirrored_parts if move.flip else None
+            boxes = move.places(raw["part_boxes"], self.crops)
+            sample["part_boxes"], sample["part_valid"] = _finish_boxes(boxes, raw["part_valid"], order)
         if "keypoints" in raw:
-            order = self.mirrored_keypoints if flip else None
+            order = self.mirrored_keypoints if move.flip else None
+            points = move.places(raw["keypoints"], self.crops)
             sample["keypoints"], sample["keypoint_valid"] = _finish_keypoints(
-                moved["keypoints"], raw["keypoint_valid"], order
+                points, raw["keypoint_valid"], order, self.image_size
             )
         return sample
 
-    def _finish_image(self, image: tv_tensors.Image) -> Tensor:
+    def _drawn(self, image: Tensor) -> _Move:
+        """Draws what happens to an image (3, H, W)."""
+        height, width = image.shape[-2:]
+        window = {"top": 0, "left": 0, "height": height, "width": width}
+        if self.crop is not None:
+            window = self.crop.make_params([image])
+        return _Move(**window, flip=self.flips and bool(torch.rand(()) < 0.5), size=self.image_size)
+
+    def _finish_image(self, image: Tensor) -> Tensor:
         if self.color is not None:
             image = self.color(image)
-        return normalised(image.as_subclass(Tensor))
+        return normalised(image)
 
 
 def normalised(image: Tensor) -> Tensor:
@@ -167,43 +215,28 @@ def _other_side(name: str) -> str:
     return name.replace("right", "left")
 
 
-def _spatial(raw: Mapping[str, Any]) -> dict[str, tv_tensors.TVTensor]:
-    """Returns the entries that have a place in the image, in the types that torchvision transforms."""
-    entries = {key: raw[key] for key in ("image", "mask", "part_boxes") if key in raw}
-    if "keypoints" in raw:
-        # as boxes of size zero: torchvision mirrors tv_tensors.KeyPoints to W - 1 - x instead of W - x
-        corner = raw["keypoints"].as_subclass(Tensor).float()
-        canvas_size = tuple(raw["image"].shape[-2:])
-        entries["keypoints"] = tv_tensors.BoundingBoxes(
-            torch.cat([corner, corner], 1), format="XYXY", canvas_size=canvas_size
-        )
-    return entries
-
-
-def _finish_mask(mask: tv_tensors.Image, valid: bool) -> tuple[Tensor, Tensor]:
+def _finish_mask(mask: Tensor, valid: bool) -> tuple[Tensor, Tensor]:
     """Returns the mask (S, S) and whether it is valid: annotated, and not all of it cropped away."""
-    mask = mask.as_subclass(Tensor)[0].clamp(0, 1).contiguous()
+    mask = mask[0].clamp(0, 1).contiguous()
     seen = mask.amax() > 0
     return (mask if valid else torch.zeros_like(mask)), seen & valid
 
 
-def _finish_boxes(boxes: tv_tensors.BoundingBoxes, valid: Tensor, order: list[int] | None) -> tuple[Tensor, Tensor]:
-    """Clips the boxes (K, 4) to the image; returns them and which are valid (K,): annotated and not too thin."""
-    boxes = F.clamp_bounding_boxes(boxes).as_subclass(Tensor).float()
+def _finish_boxes(boxes: NDArray[np.float32], valid: Tensor, order: list[int] | None) -> tuple[Tensor, Tensor]:
+    """Returns the boxes (K, 4) and which are valid (K,): annotated and not too thin."""
+    kept = valid.numpy()
     if order is not None:
-        boxes, valid = boxes[order], valid[order]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    valid = valid & (sides >= MIN_BOX_SIDE).all(1)
-    return torch.where(valid[:, None], boxes, 0.0), valid
+        boxes, kept = boxes[order], kept[order]
+    kept = kept & ((boxes[:, 2:] - boxes[:, :2]) >= MIN_BOX_SIDE).all(1)
+    return torch.from_numpy(np.where(kept[:, None], boxes, np.float32(0))), torch.from_numpy(kept)
 
 
 def _finish_keypoints(
-    points: tv_tensors.BoundingBoxes, valid: Tensor, order: list[int] | None
+    points: NDArray[np.float32], valid: Tensor, order: list[int] | None, size: int
 ) -> tuple[Tensor, Tensor]:
     """Returns the keypoints (P, 2) and which are valid (P,): annotated and inside the image."""
-    size = torch.tensor(points.canvas_size[::-1])
-    points = points.as_subclass(Tensor)[:, :2]
+    points, kept = points[:, :2], valid.numpy()
     if order is not None:
-        points, valid = points[order], valid[order]
-    valid = valid & ((points > BORDER) & (points < size - BORDER)).all(1)
-    return torch.where(valid[:, None], points, 0.0), valid
+        points, kept = points[order], kept[order]
+    kept = kept & ((points > BORDER) & (points < size - BORDER)).all(1)
+    return torch.from_numpy(np.where(kept[:, None], points, np.float32(0))), torch.from_numpy(kept)

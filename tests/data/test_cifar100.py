@@ -1,14 +1,13 @@
 """CIFAR-100 in the layout of its files: pickles of Python 2, arrays of bytes."""
 
-import io
 import pickle
-import struct
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cifar_files import COARSE, dump
 from torchvision import datasets
 
 from lightning_priors.data import PriorDataModule
@@ -16,40 +15,12 @@ from lightning_priors.data.sources import CIFAR100
 from lightning_priors.data.sources.cifar100 import TEN, THREE, coarser, read_pickle
 from lightning_priors.errors import PriorError
 
-COARSE = [
-    "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables", "household_electrical_devices",
-    "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
-    "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates",
-    "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2",
-]  # fmt: skip
-"""The names in the real file meta, in its order."""
 FINE = [f"fine{number:02}" for number in range(40)]
 OWNER = [(7 * number) % 20 for number in range(40)]  # two fine classes in each coarse one, in no order
 
 MAXL_TEN = [1, 2, 5, 6, 5, 6, 6, 3, 0, 7, 8, 0, 1, 3, 4, 0, 2, 5, 9, 9]
 MAXL_THREE = [0, 0, 0, 0, 0, 1, 2, 2, 2, 2]
 """The tables of the paper's code: which of ten classes each coarse class is in, and which of three each of ten."""
-
-
-class Python2Pickler(pickle._Pickler):
-    """Writes texts and bytes alike as strings without an encoding, which is what Python 2 did."""
-
-    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
-
-    def save_string(self, value: str | bytes) -> None:
-        data = value if isinstance(value, bytes) else value.encode("latin1")
-        self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
-        self.memoize(value)
-
-    dispatch[str] = dispatch[bytes] = save_string
-
-
-def dump(path: Path, content: dict[str, Any]) -> None:
-    """With the protocol of the real files, and the name that numpy's module had."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = io.BytesIO()
-    Python2Pickler(file, protocol=2).dump(content)
-    path.write_bytes(file.getvalue().replace(b"numpy._core", b"numpy.core"))
 
 
 def part(count: int, first: int) -> dict[str, Any]:

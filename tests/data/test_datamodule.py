@@ -317,7 +317,7 @@ def test_an_empty_split_is_named(source: Source, options: dict[str, Any], split:
         ({"annotated_fraction": -0.1}, "annotated_fraction is a share between 0 and 1, not -0.1"),
         ({"train_fraction": 0.0}, "train_fraction is above 0"),
         ({"batch_size": 0}, "batch_size is at least 1, not 0"),
-        ({"image_size": 0}, "image_size is at least 1, not 0"),
+        ({"image_size": 0}, "image_size is at least 4, not 0"),
         ({"images_per_class": 0}, "images_per_class is at least 1, not 0"),
         ({"seed": -1}, "seed is at least 0, not -1"),
         ({"num_workers": -1}, "num_workers is at least 0, not -1"),

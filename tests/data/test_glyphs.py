@@ -72,6 +72,21 @@ def test_groups_divide_the_characters() -> None:
     assert [source.label(index) for index in source.indices("train")] == labels[:, 0].tolist()
 
 
+def test_the_target_is_the_first_group_and_one_class_among_the_other_characters() -> None:
+    plain, source = Glyphs(**SMALL), Glyphs(**SMALL, target=True, aux=["other_character", "equal"])
+    source.setup()
+    names = source.aux_classes["other_character"]
+    assert source.classes == ["group 1", "other"]
+    assert names[0] == "group 1"
+    assert len(names) == 47 - 10 + 1
+    for index in source.indices("train"):
+        sample, group = source.load(index), plain.label(index)
+        assert sample["label"] == source.label(index) == (0 if group == 0 else 1)
+        expected = "group 1" if group == 0 else CHARACTERS[source.character(index)]
+        assert names[sample["aux_labels"][0]] == expected
+        assert sample["aux_labels"][1] == group
+
+
 def test_groups_are_another_division_with_another_seed() -> None:
     divisions = [group_of_each(5, seed) for seed in range(5)]
     assert all(sorted(map(division.count, range(5))) == [9, 9, 9, 10, 10] for division in divisions)

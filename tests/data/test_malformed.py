@@ -26,6 +26,7 @@ from lightning_priors.data.sources import (
     Waterbirds,
     Yolo,
 )
+from lightning_priors.data.sources.annotation_table import Region, check_places, size_of
 from lightning_priors.errors import PriorError
 
 pytestmark = pytest.mark.faults
@@ -114,3 +115,17 @@ def test_malformed_files_are_one_line(name, seed, request, tmp_path, no_hang):
         assert not re.search(r"[\x00-\x08\x0b-\x1f]", message), f"{what}: {message!r}"
     assert time.monotonic() - start < SECONDS, what
     shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("value", [1e30, 10**30, float("nan"), -2e6])
+def test_a_place_that_no_picture_reaches_is_refused_before_it_is_drawn(value):
+    with pytest.raises(PriorError, match=r"annotation 1 reaches to .*, which no picture does"):
+        check_places(Region("annotation 1", "kea", outline=[[0, 0, value, 0, 4, 4]]))
+    with pytest.raises(PriorError, match="reaches to"):
+        check_places(Region("annotation 1", "kea", box=(0, 0, 4, value)))
+
+
+@pytest.mark.parametrize("size", [(10**6, 10**6), (-3, 4), (1e300, 4), ("x", 4), ([3], 4)])
+def test_a_size_that_no_picture_has_is_refused(size):
+    with pytest.raises(PriorError, match=r"image 1 has the size .*, which is no picture's"):
+        size_of(*size, "image 1")

@@ -10,19 +10,10 @@ from fake_data import save_mask, save_picture
 from PIL import Image
 
 from lightning_priors.data.sources import UnreadableImageError
-from lightning_priors.data.sources.reading import (
-    checked_boxes,
-    empty_mask,
-    existing_file,
-    existing_folder,
-    hint_beside,
-    named_once,
-    number_in,
-    read_columns,
-    read_image,
-    read_mask,
-    read_table,
-)
+from lightning_priors.data.sources.paths import existing_file, existing_folder, hint_beside
+from lightning_priors.data.sources.pictures import empty_mask, read_image, read_mask
+from lightning_priors.data.sources.places import checked_boxes
+from lightning_priors.data.sources.reading import named_once, number_in, read_columns, read_table
 from lightning_priors.errors import PriorError
 
 IMAGE = torch.zeros(3, 30, 40, dtype=torch.uint8)

@@ -6,6 +6,7 @@ from lightning_priors.data.sources.cifar100 import CIFAR100
 from lightning_priors.data.sources.coco import Coco
 from lightning_priors.data.sources.cub200 import CUB200
 from lightning_priors.data.sources.cvat import Cvat
+from lightning_priors.data.sources.drawn_split import DrawnSplit
 from lightning_priors.data.sources.fashion_mnist import FashionMNIST
 from lightning_priors.data.sources.folder import ImageFolderSource
 from lightning_priors.data.sources.glyphs import Glyphs
@@ -16,6 +17,7 @@ from lightning_priors.data.sources.labelme import LabelMe
 from lightning_priors.data.sources.noisy_masks import NoisyMasks
 from lightning_priors.data.sources.pets import OxfordPets
 from lightning_priors.data.sources.random_labels import RandomLabels
+from lightning_priors.data.sources.rare_groups import RareGroups
 from lightning_priors.data.sources.sub_classes import ClusteredLabels, RandomSubClasses
 from lightning_priors.data.sources.table import Table
 from lightning_priors.data.sources.waterbirds import Waterbirds
@@ -28,6 +30,7 @@ __all__ = [
     "ClusteredLabels",
     "Coco",
     "Cvat",
+    "DrawnSplit",
     "FashionMNIST",
     "Glyphs",
     "HuggingFaceFolder",
@@ -39,6 +42,7 @@ __all__ = [
     "OxfordPets",
     "RandomLabels",
     "RandomSubClasses",
+    "RareGroups",
     "RawSample",
     "Source",
     "Split",

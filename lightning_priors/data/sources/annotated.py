@@ -1,5 +1,6 @@
 """Pictures with annotations of any format: what the classes, the target and the auxiliary tasks are."""
 
+import os
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,23 +20,17 @@ from lightning_priors.data.sources.annotation_table import (
     Box,
     Picture,
     Region,
+    check_places,
     hull,
     in_pixels,
     with_area,
 )
-from lightning_priors.data.sources.base import RawSample, Source, Split
+from lightning_priors.data.sources.base import Known, RawSample, Source, Split, raw_sample
 from lightning_priors.data.sources.outlines import mask_of
-from lightning_priors.data.sources.reading import (
-    checked_boxes,
-    checked_points,
-    empty_mask,
-    existing_folder,
-    look_up,
-    named_once,
-    read_annotated_image,
-    read_table,
-    sorted_names,
-)
+from lightning_priors.data.sources.paths import check_inside, existing_folder, stays_inside
+from lightning_priors.data.sources.pictures import empty_mask, read_annotated_image
+from lightning_priors.data.sources.places import checked_boxes, checked_points
+from lightning_priors.data.sources.reading import look_up, named_once, read_table, sorted_names
 from lightning_priors.errors import PriorError, nearest
 
 CATEGORY, SUPERCATEGORY, TARGET = "category", "supercategory", "target"
@@ -180,6 +175,16 @@ class Annotated(Source):
         """Returns the class of a picture."""
         return self._pictures[index].label
 
+    def known(self, index: int) -> Known:
+        """Returns the label, auxiliary labels and group of a picture."""
+        picture = self._pictures[index]
+        known = Known(label=picture.label)
+        if self.aux:
+            known["aux_labels"] = picture.aux_labels
+        if picture.group is not None:
+            known["group"] = picture.group
+        return known
+
     def file(self, index: int) -> str:
         """Returns the file of a picture, relative to the root."""
         return self._pictures[index].picture.file
@@ -187,16 +192,13 @@ class Annotated(Source):
     def load(self, index: int) -> RawSample:
         """Reads a picture and draws its annotations."""
         with self._of_this_form():
-            return self._loaded(self._pictures[index])
+            return self._loaded(index)
 
-    def _loaded(self, known: LabelledPicture) -> RawSample:
+    def _loaded(self, index: int) -> RawSample:
+        known = self._pictures[index]
         picture = known.picture
         image = read_annotated_image(self.root / picture.file, picture.where, picture.size)
-        sample = RawSample(image=image, label=known.label)
-        if self.aux:
-            sample["aux_labels"] = known.aux_labels
-        if known.group is not None:
-            sample["group"] = known.group
+        sample = raw_sample(image, self.known(index))
         height, width = image.shape[1:]
         target = [in_pixels(region, width, height) if picture.shares else region for region in known.target]
         if self._has_masks:
@@ -243,12 +245,18 @@ class Annotated(Source):
         for picture in table.pictures:
             if (other := files.setdefault(picture.file, picture)) is not picture:
                 raise PriorError(f"{picture.file} is annotated twice: {other.where} and {picture.where}")
+        folder = self.root / (self.images or "")
+        for picture in table.pictures:
+            if not stays_inside(os.path.abspath(self.root / picture.file), folder):
+                check_inside(picture.file, self.root, picture.where, "choose a root that holds it, or set images")
         if not any((self.root / picture.file).is_file() for picture in table.pictures):
             raise PriorError(
                 f"no picture {table.pictures[0].file} ({table.pictures[0].where}) in {self.root}; set images"
             )
         pictures, lost = [], []
         for picture in table.pictures:
+            for region in picture.regions:
+                check_places(region)
             kept, without = with_area(picture.regions)
             pictures.append(replace(picture, regions=kept))
             lost += without

@@ -1,10 +1,13 @@
 """What all formats of annotation are read into: pictures, each with its regions, in memory."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+from PIL import Image
 
 from lightning_priors.data.sources.base import Split
 from lightning_priors.data.sources.outlines import Outline, outline_box, outline_times
+from lightning_priors.errors import PriorError
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
@@ -19,6 +22,9 @@ SPLIT_NAMES: dict[str, Split] = {
     "testing": "test",
 }
 """How tools call the three splits."""
+
+FARTHEST = 1e6
+"""How far from the picture's corner a place may be: drawing an outline takes memory along its length."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,63 @@ class AnnotationTable:
     """The supercategory of each category, empty for none; in the order of their numbers."""
     keypoints: Sequence[str] = ()
     """The names of the keypoints."""
+
+
+def size_of(width: object, height: object, where: str) -> tuple[int, int] | None:
+    """Checks the size that a file tells of a picture.
+
+    Args:
+        width: Width in pixels; None or 0 if it is not told.
+        height: Height in pixels; None or 0 if it is not told.
+        where: The picture's name in the message.
+
+    Returns:
+        Width and height; None if one of them is not told.
+
+    Raises:
+        PriorError: If they are no whole numbers, or of a picture larger than Pillow opens.
+
+    >>> size_of(640, 480, "image 1"), size_of(None, 480, "image 1")
+    ((640, 480), None)
+    """
+    if not width or not height:
+        return None
+    largest = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    if isinstance(width, int | float | str) and isinstance(height, int | float | str):
+        try:
+            size = int(width), int(height)
+        except (ValueError, OverflowError):
+            size = -1, -1
+        if min(size) > 0 and size[0] * size[1] <= largest:
+            return size
+    raise PriorError(f"{where} has the size {width} x {height}, which is no picture's")
+
+
+def check_places(region: Region) -> None:
+    """Refuses places that no picture reaches, before anything is drawn.
+
+    Args:
+        region: A region with its places in pixels or in shares.
+
+    Raises:
+        PriorError: If a coordinate is no number, or farther away than `FARTHEST`.
+
+    >>> check_places(Region("annotation 1", "kea", outline=[[0, 0, 1e300, 0, 4, 4]]))
+    Traceback (most recent call last):
+    lightning_priors.errors.PriorError: annotation 1 reaches to 1e+300, which no picture does
+    """
+    for value in _coordinates(region):
+        if not abs(value) <= FARTHEST:
+            raise PriorError(f"{region.where} reaches to {value:g}, which no picture does")
+
+
+def _coordinates(region: Region) -> Iterator[float]:
+    yield from region.box or ()
+    for point in region.points.values():
+        yield from point
+    if region.outline and not isinstance(region.outline, Mapping):
+        for corners in region.outline:
+            yield from corners
 
 
 def in_pixels(region: Region, width: int, height: int) -> Region:

@@ -1,9 +1,12 @@
 """The contract of a source of images, and the form of one image before the transforms."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -41,6 +44,32 @@ class RawSample(TypedDict):
     """Whether this image has a mask."""
 
 
+class Known(TypedDict):
+    """What is known about one image beside its picture and its annotation."""
+
+    label: int
+    """The class of the primary task."""
+    aux_labels: NotRequired[list[int]]
+    """One entry per auxiliary task, -1 = no label."""
+    group: NotRequired[int]
+    """The number of the group."""
+
+
+def raw_sample(image: tv_tensors.Image, known: Known) -> RawSample:
+    """Puts a picture and what is known about it together; a source adds the annotation.
+
+    >>> import torch
+    >>> sorted(raw_sample(tv_tensors.Image(torch.zeros(3, 1, 1)), {"label": 1, "group": 3}))
+    ['group', 'image', 'label']
+    """
+    sample = RawSample(image=image, label=known["label"])
+    if "aux_labels" in known:
+        sample["aux_labels"] = known["aux_labels"]
+    if "group" in known:
+        sample["group"] = known["group"]
+    return sample
+
+
 class UnreadableImageError(PriorError):
     """An image file is missing or cannot be decoded; ``on_bad_image: skip`` passes over this error and no other."""
 
@@ -65,6 +94,12 @@ class Source(ABC):
         >>> source.load(source.indices("test")[1])["label"], source.aux_classes
         (1, {})
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Lets `labels` follow the `label` of a subclass that overrides `label` alone."""
+        super().__init_subclass__(**options)
+        if "label" in vars(cls) and "labels" not in vars(cls) and cls.labels is not Source.labels:
+            cls.labels = Source.labels  # type: ignore[method-assign]
 
     @property
     @abstractmethod
@@ -123,6 +158,26 @@ class Source(ABC):
     @abstractmethod
     def label(self, index: int) -> int:
         """Returns the primary label of an image without reading the image."""
+
+    def labels(self, indices: Sequence[int]) -> NDArray[np.int64]:
+        """Returns the primary labels of many images.
+
+        By default `label` is asked for each; a source that has its labels in an array gives them from there.
+        """
+        return np.fromiter(map(self.label, indices), np.int64, len(indices))
+
+    def known(self, index: int) -> Known:
+        """Returns the label, auxiliary labels and group of an image.
+
+        By default the image is read for it; a source that has them in its index files gives them from there.
+        """
+        sample = self.load(index)
+        known = Known(label=sample["label"])
+        if "aux_labels" in sample:
+            known["aux_labels"] = sample["aux_labels"]
+        if "group" in sample:
+            known["group"] = sample["group"]
+        return known
 
     def file(self, index: int) -> str:
         """Returns the file of an image, relative to the source's folder; empty for an image that is no file."""

@@ -17,7 +17,8 @@ from torch import Tensor
 from torchvision import datasets, tv_tensors
 
 from lightning_priors.data.sources.base import RawSample, Source, Split
-from lightning_priors.data.sources.reading import existing_file, existing_folder, look_up, named_once
+from lightning_priors.data.sources.paths import existing_file, existing_folder
+from lightning_priors.data.sources.reading import look_up, named_once
 from lightning_priors.errors import PriorError
 
 Level = Literal[3, 10, 20, 100]

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from lightning_priors.data.sources.annotated import Annotated
-from lightning_priors.data.sources.annotation_table import AnnotationTable, Box, Picture, Point, Region, as_text
+from lightning_priors.data.sources.annotation_table import (
+    AnnotationTable,
+    Box,
+    Picture,
+    Point,
+    Region,
+    as_text,
+    size_of,
+)
 from lightning_priors.data.sources.base import Split
 from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import json_kind, name_the_right_source
@@ -126,13 +134,13 @@ def _picture(
     entry: Mapping[str, Any], file: str, regions: Sequence[Region], split: Split | None, path: Path
 ) -> Picture:
     further = {name: value for name, value in entry.items() if name not in PICTURE_KEYS}
-    size = (entry.get("width"), entry.get("height"))
+    where = f"image {entry['id']} of {path.name}"
     return Picture(
         file=file,
-        where=f"image {entry['id']} of {path.name}",
+        where=where,
         regions=regions,
         split=split,
-        size=(int(size[0]), int(size[1])) if size[0] and size[1] else None,
+        size=size_of(entry.get("width"), entry.get("height"), where),
         attributes=as_text({**further, **(entry.get("attributes") or {})}),
     )
 

@@ -14,19 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_priors.data.sources.base import RawSample, Source, Split
-from lightning_priors.data.sources.reading import (
-    MaskKind,
-    checked_boxes,
-    existing_file,
-    existing_folder,
-    look_up,
-    named_once,
-    number_in,
-    read_columns,
-    read_image,
-    read_mask,
-)
+from lightning_priors.data.sources.base import Known, RawSample, Source, Split, raw_sample
+from lightning_priors.data.sources.paths import check_inside, existing_file, existing_folder
+from lightning_priors.data.sources.pictures import MaskKind, read_image, read_mask
+from lightning_priors.data.sources.places import checked_boxes
+from lightning_priors.data.sources.reading import look_up, named_once, number_in, read_columns
 from lightning_priors.errors import PriorError, nearest
 
 BoxName = Literal["head", "bird"]
@@ -93,6 +85,8 @@ class CUBFolder:
         birds = {
             identity: Bird(name=name, row=row) for row, (identity, name) in read_columns(self.folder / "images.txt", 2)
         }
+        for bird in birds.values():
+            check_inside(bird.name, self.folder, bird.row, "its pictures lie below images")
         self._read_labels(birds)
         self._read_boxes(birds)
         self._read_points(birds)
@@ -191,8 +185,8 @@ class CUB200(Source):
             who marked a pixel as bird, "hard" gives 1 from one half on, "none" reads no masks.
         boxes: The part boxes: "head" is around the visible parts of the head, "bird" around the whole bird.
         head_margin: Margin of the head box on each side, as a fraction of the longer side of the box around the parts.
-        attributes: Beginnings of the names of binary attributes, each of which becomes an auxiliary task: "has_"
-            takes all 312, "has_bill_shape" takes nine.
+        attributes: Beginnings of the names of binary attributes, each of which becomes an auxiliary task: ``has_``
+            takes all 312, ``has_bill_shape`` takes nine.
 
     Raises:
         PriorError: In `setup` and in properties such as `classes`, if an option or a file is wrong.
@@ -267,6 +261,15 @@ class CUB200(Source):
         species = self.folder.birds[index].species
         return species if self.target is None else int(species != self._target_species)
 
+    def known(self, index: int) -> Known:
+        """Returns the label, the species beside a target, and the chosen attributes."""
+        known = Known(label=self.label(index))
+        aux_labels = [] if self.target is None else [self.folder.birds[index].species]
+        aux_labels += self._attributes[1][index].tolist()
+        if aux_labels:
+            known["aux_labels"] = aux_labels
+        return known
+
     def file(self, index: int) -> str:
         """Returns the file of an image, relative to the folder with images.txt."""
         return f"images/{self.folder.birds[index].name}"
@@ -275,17 +278,13 @@ class CUB200(Source):
         """Reads an image, its boxes and keypoints and, unless masks are left out, its segmentation."""
         bird = self.folder.birds[index]
         image = read_image(self.folder.folder / "images" / bird.name, bird.row)
-        sample = RawSample(image=image, label=self.label(index))
+        sample = raw_sample(image, self.known(index))
         if self.masks != "none":
             sample["mask"] = read_mask(self.folder.mask_path(bird.name), bird.row, image, self.masks)
             sample["mask_valid"] = True
         boxes = part_boxes(bird, self.folder.part_names, self.boxes, self.head_margin, image)
         sample["part_boxes"], sample["part_valid"] = checked_boxes(boxes, image, self.boxes, bird.row)
         sample["keypoints"], sample["keypoint_valid"] = keypoints(bird, len(self.folder.part_names))
-        aux_labels = [] if self.target is None else [bird.species]
-        aux_labels += self._attributes[1][index].tolist()
-        if aux_labels:
-            sample["aux_labels"] = aux_labels
         return sample
 
     @cached_property

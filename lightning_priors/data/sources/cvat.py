@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from lightning_priors.data.sources.annotated import Annotated
-from lightning_priors.data.sources.annotation_table import SPLIT_NAMES, AnnotationTable, Picture, Point, Region
+from lightning_priors.data.sources.annotation_table import SPLIT_NAMES, AnnotationTable, Picture, Point, Region, size_of
 from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import xml_kind
 from lightning_priors.data.sources.outlines import RunLengths, ellipse, run_lengths, turned
@@ -54,7 +54,9 @@ class Cvat(Annotated):
             for image in tree.iter("image"):
                 name, subset = image.get("name", ""), image.get("subset", "")
                 where = f"image {image.get('id')} of {path.name}"
-                size = (_whole(image, "width", where), _whole(image, "height", where))
+                size = size_of(_whole(image, "width", where), _whole(image, "height", where), where)
+                if size is None:
+                    raise PriorError(f"{where} has no width or no height")
                 folders = [path.parent / "images" / subset, path.parent / "images", path.parent]
                 pictures.append(
                     Picture(
@@ -136,6 +138,8 @@ def _points(element: Element, where: str) -> list[Point]:
 def _mask(element: Element, size: tuple[int, int], where: str) -> RunLengths:
     """The run-length code of a mask, which is stored line by line for the box around it."""
     left, top, width, height = (_whole(element, name, where) for name in ("left", "top", "width", "height"))
+    if not (left >= 0 and top >= 0 and left + width <= size[0] and top + height <= size[1]):
+        raise PriorError(f"{where} reaches out of the picture, which is {size[0]} x {size[1]}")
     counts = [int(count) for count in element.get("rle", "").split(",")]
     if sum(counts) != width * height:
         raise PriorError(f"{where} is broken: its counts add up to {sum(counts)}, not to {width * height}")

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torchvision import datasets, tv_tensors
 
-from lightning_priors.data.sources.base import RawSample, Source, Split
-from lightning_priors.data.sources.reading import hint_beside, look_up
+from lightning_priors.data.sources.base import Known, RawSample, Source, Split, raw_sample
+from lightning_priors.data.sources.paths import hint_beside
+from lightning_priors.data.sources.reading import look_up
 from lightning_priors.errors import PriorError
 
 CLASSES = tuple(datasets.FashionMNIST.classes)
@@ -108,14 +109,18 @@ class FashionMNIST(Source):
         """Returns the primary class of an image, -1 if its class is in no group."""
         return self._labels[self._kinds[index]]
 
+    def known(self, index: int) -> Known:
+        """Returns the labels of an image; its group is its class."""
+        kind = self._kinds[index]
+        known = Known(label=self._labels[kind], group=kind)
+        if self._aux_labels:
+            known["aux_labels"] = [labels[kind] for labels in self._aux_labels]
+        return known
+
     def load(self, index: int) -> RawSample:
         """Returns the image in three equal channels, with its labels."""
-        kind = self._kinds[index]
         image = tv_tensors.Image(self._pictures[index].expand(3, -1, -1))
-        sample = RawSample(image=image, label=self._labels[kind], group=kind)
-        if self._aux_labels:
-            sample["aux_labels"] = [labels[kind] for labels in self._aux_labels]
-        return sample
+        return raw_sample(image, self.known(index))
 
     @cached_property
     def _parts(self) -> tuple[datasets.FashionMNIST, datasets.FashionMNIST]:

@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_priors.data.sources.annotation_table import SPLIT_NAMES
 from lightning_priors.data.sources.base import Split
 from lightning_priors.data.sources.layouts import name_the_right_source
-from lightning_priors.data.sources.reading import existing_file, look_up
+from lightning_priors.data.sources.paths import existing_file, stays_inside
+from lightning_priors.data.sources.reading import look_up
 from lightning_priors.errors import PriorError
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -72,7 +73,8 @@ def picture_file(name: str, root: Path, images: str | None, folders: Iterable[Pa
         folders: Where it may be.
 
     Returns:
-        The file, relative to the root. If there is none, the place where it should be.
+        The file, relative to the root; none outside of both the root and these folders. If there is none, the place
+        where it should be.
 
     >>> picture_file("images/3f2504e0-a.jpg", Path("birds"), None, [Path("birds")])
     'images/3f2504e0-a.jpg'
@@ -82,8 +84,9 @@ def picture_file(name: str, root: Path, images: str | None, folders: Iterable[Pa
     places = list(folders) if images is None else [root / images]
     for candidate in dict.fromkeys((name, short, UPLOAD_PREFIX.sub("", short))):
         for folder in places:
-            if (folder / candidate).is_file():
-                return relative(folder / candidate, root)
+            file = folder / candidate
+            if file.is_file() and any(stays_inside(os.path.abspath(file), top) for top in (root, folder)):
+                return relative(file, root)
     place = next((folder for folder in places if folder.is_dir()), places[0])
     return relative(place / (short if "://" in name else name), root)
 

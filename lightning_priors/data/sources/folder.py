@@ -9,16 +9,16 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_priors.data.sources.base import RawSample, Source, Split
 from lightning_priors.data.sources.layouts import name_the_right_source
-from lightning_priors.data.sources.reading import (
+from lightning_priors.data.sources.paths import existing_folder
+from lightning_priors.data.sources.pictures import (
     SUFFIXES,
     MaskKind,
     empty_mask,
-    existing_folder,
-    look_up,
     read_annotated_image,
     read_image,
     read_mask,
 )
+from lightning_priors.data.sources.reading import look_up
 from lightning_priors.errors import PriorError, nearest
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

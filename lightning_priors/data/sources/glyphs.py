@@ -30,7 +30,7 @@ FACES: dict[Split, tuple[str, ...]] = {
 ROOM = 1_000_000
 """The first index of each split is a multiple of this, so that no picture depends on the sizes of other splits."""
 OVERSAMPLING = 2
-SMALLEST = 16
+SMALLEST, LARGEST = 16, 4096
 
 
 class Pose(NamedTuple):
@@ -59,15 +59,17 @@ class Glyphs(Source):
     matplotlib, whose families are divided between training, validation and test.
 
     A picture depends on `seed`, `size` and its index alone, the groups on `seed` and `groups`. Each picture is drawn
-    once and kept in memory, at `size`^2 bytes.
+    once and kept in memory, at ``size ** 2`` bytes.
 
     Args:
         train_size: Number of training images.
         val_size: Number of validation images.
         test_size: Number of test images.
         groups: Number of classes, into which the 47 characters are divided at random, as evenly as possible.
-        aux: The auxiliary tasks: ``character``, the finer labels; ``equal``, the groups once more; ``crossing``, as
-            many other groups; ``coarser``, half of the groups against the other half.
+        target: Whether the primary task is the first group (label 0) against all others (label 1).
+        aux: The auxiliary tasks: ``character``, the finer labels; ``other_character``, the same with the first group
+            as one class; ``equal``, the groups once more; ``crossing``, as many other groups; ``coarser``, half of the
+            groups against the other half.
         size: Height and width in pixels.
         seed: Seed of the groups and of the pictures.
 
@@ -88,6 +90,7 @@ class Glyphs(Source):
         val_size: int = 705,
         test_size: int = 1410,
         groups: int = 5,
+        target: bool = False,
         aux: Sequence[str] = ("character",),
         size: int = 48,
         seed: int = 0,
@@ -96,6 +99,7 @@ class Glyphs(Source):
         self.val_size = val_size
         self.test_size = test_size
         self.groups = groups
+        self.target = target
         self.aux = list(aux)
         self.size = size
         self.seed = seed
@@ -103,7 +107,12 @@ class Glyphs(Source):
 
     @property
     def classes(self) -> list[str]:
-        """The groups."""
+        """The groups, or the first of them and "other"."""
+        return [self._groups[0], "other"] if self.target else self._groups
+
+    @property
+    def _groups(self) -> list[str]:
+        """The names of the groups."""
         if not 2 <= self.groups <= len(CHARACTERS):
             raise PriorError(f"Glyphs: groups must be from 2 to {len(CHARACTERS)}, not {self.groups}")
         return [f"group {number + 1}" for number in range(self.groups)]
@@ -131,6 +140,8 @@ class Glyphs(Source):
                 raise PriorError(f"Glyphs: {name} must be from 0 to {ROOM}, not {getattr(self, name)}")
         if self.size < SMALLEST:
             raise PriorError(f"Glyphs: size must be at least {SMALLEST} pixels, not {self.size}")
+        if self.size > LARGEST:
+            raise PriorError(f"Glyphs: size must be at most {LARGEST} pixels, not {self.size}")
 
     def indices(self, split: Split) -> list[int]:
         """Returns the indices of a split: training from 0, validation from 1,000,000, test from 2,000,000."""
@@ -142,8 +153,9 @@ class Glyphs(Source):
         return list(range(first, first + length))
 
     def label(self, index: int) -> int:
-        """Returns the group of the character."""
-        return group_of_each(self.groups, self.seed)[self.character(index)]
+        """Returns the group of the character; with a target whether it is another group."""
+        group = group_of_each(self.groups, self.seed)[self.character(index)]
+        return min(group, 1) if self.target else group
 
     def character(self, index: int) -> int:
         """Returns the number of the character in `CHARACTERS`; all occur equally often.
@@ -169,10 +181,13 @@ class Glyphs(Source):
     def _tasks(self) -> dict[str, tuple[list[str], list[int]]]:
         """The class names of each chosen task, and the class of each character."""
         own = group_of_each(self.groups, self.seed)
+        others = [character for character, group in zip(CHARACTERS, own, strict=True) if group]
+        places = {character: place for place, character in enumerate(others, start=1)}
         known = {
             "character": (list(CHARACTERS), list(range(len(CHARACTERS)))),
-            "equal": (self.classes, own),
-            "crossing": (self.classes, group_of_each(self.groups, self.seed + 1)),
+            "other_character": ([self._groups[0], *others], [places.get(character, 0) for character in CHARACTERS]),
+            "equal": (self._groups, own),
+            "crossing": (self._groups, group_of_each(self.groups, self.seed + 1)),
             "coarser": (["first half", "second half"], [2 * group // self.groups for group in own]),
         }
         for task in self.aux:

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from lightning_priors.data.sources.base import RawSample, Source, Split
+from lightning_priors.data.sources.base import Known, RawSample, Source, Split
 from lightning_priors.data.sources.kakapo_birds import SPECIES
 from lightning_priors.data.sources.kakapo_drawing import PLACES, Picture, draw
 from lightning_priors.errors import PriorError
 
 SPLIT_ROOM = 1_000_000
 """The first index of each split is a multiple of this, so that no picture depends on the sizes of other splits."""
-SMALLEST = 16
+SMALLEST, LARGEST = 16, 4096
 
 
 class Scene(NamedTuple):
@@ -41,7 +41,8 @@ class Kakapo(Source):
     eye, crown).
 
     A picture depends on `seed`, `size` and its index alone. In training it also depends on `bias`, which moves birds
-    to another place and changes nothing else. Each picture is drawn once and kept in memory, at 4 `size`^2 bytes.
+    to another place and changes nothing else. Each picture is drawn once and kept in memory, at ``4 * size ** 2``
+    bytes.
 
     Args:
         train_size: Number of training images.
@@ -117,6 +118,8 @@ class Kakapo(Source):
             raise PriorError(f"Kakapo: bias is a share from 0 to 1, not {self.bias}")
         if self.size < SMALLEST:
             raise PriorError(f"Kakapo: size must be at least {SMALLEST} pixels, not {self.size}")
+        if self.size > LARGEST:
+            raise PriorError(f"Kakapo: size must be at most {LARGEST} pixels, not {self.size}")
         if self.seed < 0:
             raise PriorError(f"Kakapo: seed must not be negative, not {self.seed}")
 
@@ -132,6 +135,11 @@ class Kakapo(Source):
     def label(self, index: int) -> int:
         """Returns 0 for a kakapo, 1 for another bird."""
         return self.scene(index).label
+
+    def known(self, index: int) -> Known:
+        """Returns the label, the species and the group, without drawing the picture."""
+        scene = self.scene(index)
+        return Known(label=scene.label, aux_labels=[scene.species], group=2 * scene.label + scene.place)
 
     def scene(self, index: int) -> Scene:
         """Decides what is in a picture, without drawing it.

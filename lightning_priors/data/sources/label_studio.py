@@ -8,12 +8,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_priors.data.sources.annotated import Annotated
-from lightning_priors.data.sources.annotation_table import AnnotationTable, Picture, Region, as_text
+from lightning_priors.data.sources.annotation_table import AnnotationTable, Picture, Region, as_text, size_of
 from lightning_priors.data.sources.base import Split
 from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import json_kind
 from lightning_priors.data.sources.outlines import ellipse, turned
-from lightning_priors.data.sources.reading import SUFFIXES, parse_json, read_text, sorted_names
+from lightning_priors.data.sources.pictures import SUFFIXES
+from lightning_priors.data.sources.reading import parse_json, read_text, sorted_names
 from lightning_priors.errors import PriorError
 
 BRUSH = (
@@ -86,7 +87,7 @@ class LabelStudio(Annotated):
             where=where,
             regions=regions,
             split=split,
-            size=sizes[0] if sizes else None,
+            size=size_of(*sizes[0], where) if sizes else None,
             attributes=attributes,
         )
 

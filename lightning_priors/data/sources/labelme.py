@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_priors.data.sources.annotated import Annotated
-from lightning_priors.data.sources.annotation_table import AnnotationTable, Picture, Region, as_text
+from lightning_priors.data.sources.annotation_table import AnnotationTable, Picture, Region, as_text, size_of
 from lightning_priors.data.sources.finding import annotation_files, picture_file
 from lightning_priors.data.sources.layouts import json_kind
 from lightning_priors.data.sources.outlines import RunLengths, ellipse, run_lengths
@@ -57,14 +57,13 @@ class LabelMe(Annotated):
             content = _content(path)
             name = str(content.get("imagePath") or path.with_suffix(".jpg").name)
             file = picture_file(name, self.root, self.images, [path.parent, self.root / "images", self.root])
-            size = (content.get("imageWidth"), content.get("imageHeight"))
             pictures.append(
                 Picture(
                     file=file,
                     where=path.name,
                     regions=[*_tags(content, path), *_regions(content, path)],
                     split=split,
-                    size=(int(size[0]), int(size[1])) if size[0] and size[1] else None,
+                    size=_size(content, path.name),
                     attributes=as_text(content.get("flags") or {}),
                 )
             )
@@ -79,6 +78,10 @@ def _content(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise PriorError(f"{path} is no file of LabelMe: it has no list 'shapes'")
     return content
+
+
+def _size(content: Mapping[str, Any], where: str) -> tuple[int, int] | None:
+    return size_of(content.get("imageWidth"), content.get("imageHeight"), where)
 
 
 def _tags(content: Mapping[str, Any], path: Path) -> list[Region]:
@@ -115,10 +118,13 @@ def _region(shape: Mapping[str, Any], content: Mapping[str, Any], where: str) ->
 def _mask(shape: Mapping[str, Any], content: Mapping[str, Any], where: str) -> RunLengths:
     """The run-length code of a mask, which is stored as a picture of the box around it."""
     (x, y), _ = shape["points"]
+    size = _size(content, where)
+    if size is None:
+        raise PriorError(f"the mask of {where} cannot be read: the file has no imageWidth and imageHeight")
     try:
         small = np.array(Image.open(io.BytesIO(base64.b64decode(shape["mask"])))) > 0
-        whole = np.zeros((content["imageHeight"], content["imageWidth"]), dtype=bool)
     except (KeyError, TypeError, binascii.Error, OSError) as error:
         raise PriorError(f"the mask of {where} cannot be read: {error}") from error
+    whole = np.zeros(size[::-1], dtype=bool)
     whole[int(y) : int(y) + small.shape[0], int(x) : int(x) + small.shape[1]] = small
     return run_lengths(whole)

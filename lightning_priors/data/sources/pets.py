@@ -15,15 +15,9 @@ from PIL import Image
 from torchvision import datasets, tv_tensors
 
 from lightning_priors.data.sources.base import RawSample, Source, Split, UnreadableImageError
-from lightning_priors.data.sources.reading import (
-    MaskKind,
-    existing_file,
-    existing_folder,
-    look_up,
-    number_in,
-    read_columns,
-    read_image,
-)
+from lightning_priors.data.sources.paths import existing_file, existing_folder
+from lightning_priors.data.sources.pictures import MaskKind, read_image
+from lightning_priors.data.sources.reading import look_up, number_in, read_columns
 from lightning_priors.errors import PriorError
 
 SPECIES = {"1": "cat", "2": "dog"}

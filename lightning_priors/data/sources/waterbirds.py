@@ -8,18 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lightning_priors.data.sources.base import RawSample, Source, Split
+from lightning_priors.data.sources.base import Known, RawSample, Source, Split, raw_sample
 from lightning_priors.data.sources.cub200 import Bird, BoxName, CUBFolder, keypoints, part_boxes
-from lightning_priors.data.sources.reading import (
-    MaskKind,
-    checked_boxes,
-    existing_folder,
-    look_up,
-    number_in,
-    read_image,
-    read_mask,
-    read_table,
-)
+from lightning_priors.data.sources.paths import check_inside, existing_folder
+from lightning_priors.data.sources.pictures import MaskKind, read_image, read_mask
+from lightning_priors.data.sources.places import checked_boxes
+from lightning_priors.data.sources.reading import look_up, number_in, read_table
 from lightning_priors.errors import PriorError
 
 SPLIT_CODES: dict[str, Split] = {"0": "train", "1": "val", "2": "test"}
@@ -141,6 +135,11 @@ class Waterbirds(Source):
         """Returns the column y."""
         return self._rows[index].label
 
+    def known(self, index: int) -> Known:
+        """Returns the label, the species and the group, from metadata.csv."""
+        row = self._rows[index]
+        return Known(label=row.label, aux_labels=[self._species[row.species]], group=2 * row.label + row.place)
+
     def file(self, index: int) -> str:
         """Returns the file of an image, relative to the root."""
         return self._rows[index].name
@@ -149,9 +148,7 @@ class Waterbirds(Source):
         """Reads an image and what CUB-200-2011 knows about it."""
         row = self._rows[index]
         image = read_image(self.root / row.name, row.row)
-        sample = RawSample(
-            image=image, label=row.label, group=2 * row.label + row.place, aux_labels=[self._species[row.species]]
-        )
+        sample = raw_sample(image, self.known(index))
         if self._cub is None:
             return sample
         if self.masks != "none":
@@ -171,6 +168,7 @@ class Waterbirds(Source):
         existing_folder(self.root)
         rows = []
         for row, cells in read_table(self.root / "metadata.csv", COLUMNS):
+            check_inside(cells["img_filename"], self.root, row, "its pictures lie below the root")
             rows.append(
                 WaterbirdsRow(
                     row=row,

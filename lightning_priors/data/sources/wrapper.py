@@ -8,7 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from lightning_priors.data.sources.base import RawSample, Source, Split, UnreadableImageError
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_priors.data.sources.base import Known, RawSample, Source, Split, UnreadableImageError
 from lightning_priors.errors import PriorError
 
 Taken = TypeVar("Taken")
@@ -77,6 +80,14 @@ class SourceWrapper(Source):
         """Returns the primary label of an image."""
         return self.source.label(index)
 
+    def labels(self, indices: Sequence[int]) -> NDArray[np.int64]:
+        """Returns the primary labels of many images."""
+        return self.source.labels(indices)
+
+    def known(self, index: int) -> Known:
+        """Returns the label, auxiliary labels and group of an image."""
+        return self.source.known(index)
+
     def file(self, index: int) -> str:
         """Returns the file of an image."""
         return self.source.file(index)
@@ -84,6 +95,21 @@ class SourceWrapper(Source):
     def load(self, index: int) -> RawSample:
         """Reads one image."""
         return self.source.load(index)
+
+
+def innermost(source: Source) -> Source:
+    """Finds the source that reads the data, inside of those that draw splits, leave images out or add tasks.
+
+    Args:
+        source: Any source.
+
+    >>> from lightning_priors.data.sources import DrawnSplit, Kakapo
+    >>> type(innermost(DrawnSplit(Kakapo()))).__name__
+    'Kakapo'
+    """
+    while isinstance(source, SourceWrapper):
+        source = source.source
+    return source
 
 
 class AddedTasks(SourceWrapper):
@@ -152,12 +178,20 @@ class AddedTasks(SourceWrapper):
         self.source.setup()
         _ = self.aux_classes, self._labels
 
+    def known(self, index: int) -> Known:
+        """Returns the label, auxiliary labels and group of an image, those of the added tasks included."""
+        known = self.source.known(index).copy()
+        known["aux_labels"] = known.get("aux_labels", []) + self._added(index)
+        return known
+
     def load(self, index: int) -> RawSample:
         """Reads one image and appends the labels of the added tasks."""
         sample = self.source.load(index).copy()
-        added = self._labels.get(index) or [-1] * len(self.added_classes)
-        sample["aux_labels"] = sample.get("aux_labels", []) + added
+        sample["aux_labels"] = sample.get("aux_labels", []) + self._added(index)
         return sample
+
+    def _added(self, index: int) -> list[int]:
+        return self._labels.get(index) or [-1] * len(self.added_classes)
 
     @cached_property
     def _labels(self) -> dict[int, list[int]]:

@@ -1,5 +1,6 @@
 """YOLO labels: one text file for each picture, with boxes, polygons or keypoints as shares of the picture's sides."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.data.sources.annotation_table import SPLIT_NAMES, AnnotationTable, Picture, Region
 from lightning_priors.data.sources.finding import relative
 from lightning_priors.data.sources.layouts import name_the_right_source
-from lightning_priors.data.sources.reading import SUFFIXES, existing_file, hint_beside, look_up, number_in, read_text
+from lightning_priors.data.sources.paths import existing_file, hint_beside, stays_inside
+from lightning_priors.data.sources.pictures import SUFFIXES
+from lightning_priors.data.sources.reading import look_up, number_in, read_text
 from lightning_priors.errors import PriorError
 from lightning_priors.yaml_file import read_yaml
 
@@ -74,7 +77,7 @@ class Yolo(Annotated):
         for key in SPLIT_NAMES:
             entries = content.get(key) or ()
             for entry in [entries] if isinstance(entries, str) else entries:
-                for file in _listed(_place(str(entry), bases, path)):
+                for file in _listed(_place(str(entry), bases, path, self.root)):
                     yield file, key
         if path.suffix == ".txt":
             for file in _listed(self.root / "images"):
@@ -106,14 +109,14 @@ def _point_names(content: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in names or range(content["kpt_shape"][0])]
 
 
-def _place(entry: str, bases: Sequence[Path], path: Path) -> Path:
+def _place(entry: str, bases: Sequence[Path], path: Path, root: Path) -> Path:
     """Where the pictures of a split are; Roboflow writes ``../train/images`` for ``train/images``."""
     inside = entry
     while inside.startswith(("../", "./")):
         inside = inside.partition("/")[2]
     for name in (entry, inside):
         for base in bases:
-            if (base / name).exists():
+            if (base / name).exists() and stays_inside(os.path.abspath(base / name), root):
                 return base / name
     raise PriorError(f"no {entry} ({path}){hint_beside(bases[0] / inside)}")
 
