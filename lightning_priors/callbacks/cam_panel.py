@@ -20,6 +20,7 @@ from lightning_priors.callbacks.logged_picture import log_picture
 from lightning_priors.callbacks.run_folder import class_names, run_folder
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import upsample
+from lightning_priors.whole_files import write_figure
 
 STRONG = 0.25
 """Share of the greatest evidence in an image from which W&B's mask shows it."""
@@ -139,16 +140,18 @@ class CAMPanel(EvaluationCallback):
     def __init__(self, images: int = 4, every_n_epochs: int = 1) -> None:
         for name, value in (("images", images), ("every_n_epochs", every_n_epochs)):
             if value < 1:
-                raise PriorError(f"CAMPanel: {name} is 1 or more, not {value}")
+                raise PriorError(f"{type(self).__name__}: {name} is 1 or more, not {value}")
         self.images, self.every_n_epochs = images, every_n_epochs
         self._shown: list[_Shown] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuses a module that cannot be asked."""
         if not callable(getattr(pl_module, "explain", None)):
-            raise PriorError(f"CAMPanel needs a module with explain(image); {type(pl_module).__name__} has none")
+            name = type(self).__name__
+            raise PriorError(f"{name} needs a module with explain(image); {type(pl_module).__name__} has none")
         if isinstance(trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy):
-            raise PriorError(f"CAMPanel does not work under {type(trainer.strategy).__name__}; leave the callback out")
+            name = type(self).__name__
+            raise PriorError(f"{name} does not work under {type(trainer.strategy).__name__}; leave the callback out")
 
     def begin(self) -> None:
         """Begins a new selection."""
@@ -185,23 +188,27 @@ class CAMPanel(EvaluationCallback):
             shown = _Shown(chosen[position], cast(PriorBatch, sample), _rows(evidence, number))
             self._shown[position : position + 1] = [shown]
 
+    def selection(self) -> tuple[PriorBatch, Evidence]:
+        """Gives the selected images, at least one, by class and group, and what the network made of them."""
+        shown = sorted(self._shown, key=lambda one: (one.cell, int(one.sample["index"])))
+        batch = {key: torch.cat([_known(one.sample)[key] for one in shown]) for key in _known(shown[0].sample)}
+        return cast(PriorBatch, batch), _stacked([one.evidence for one in shown])
+
     def finish(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Literal["val", "test"]) -> None:
         """Draws the panel."""
         if not self._due(trainer) or not self._shown:
             return
-        shown = sorted(self._shown, key=lambda one: (one.cell, int(one.sample["index"])))
-        batch = {key: torch.cat([_known(one.sample)[key] for one in shown]) for key in _known(shown[0].sample)}
-        evidence = _stacked([one.evidence for one in shown])
+        batch, evidence = self.selection()
         names = class_names(trainer, evidence.logits.shape[1])
         stage = "test" if trainer.testing else "val"
         name = f"epoch_{trainer.current_epoch:03d}" if _fitting(trainer) else stage
         path = run_folder(trainer) / "panels" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_panel(cast(PriorBatch, batch), evidence, names).savefig(path)
+        write_figure(path, draw_panel(batch, evidence, names))
         self._shown = []
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                _log_to_wandb(logger, stage, trainer.global_step, path, cast(PriorBatch, batch), evidence, names)
+                _log_to_wandb(logger, stage, trainer.global_step, path, batch, evidence, names)
             else:
                 log_picture(logger, f"{stage}/panel", path, trainer.global_step)
 

@@ -1,6 +1,5 @@
 """Which classes are taken for which."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from lightning_priors.callbacks.drawing import COLD, tint
 from lightning_priors.callbacks.evaluation import EvaluationCallback, given_logits
 from lightning_priors.callbacks.logged_picture import log_picture
 from lightning_priors.callbacks.run_folder import class_names, run_folder
+from lightning_priors.whole_files import write_figure, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,7 +104,7 @@ class ConfusionMatrix(EvaluationCallback):
         (folder / "panels").mkdir(parents=True, exist_ok=True)
         _write_csv(folder / f"confusion_{stage}.csv", counts, names)
         picture = folder / "panels" / f"confusion_{stage}.png"
-        draw_confusion(counts, names).savefig(picture)
+        write_figure(picture, draw_confusion(counts, names))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 chart = _wandb_chart(counts, names)
@@ -114,10 +114,8 @@ class ConfusionMatrix(EvaluationCallback):
 
 
 def _write_csv(path: Path, counts: Tensor, names: Sequence[str]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["true \\ predicted", *names])
-        rows.writerows([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
+    rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
+    write_table(path, [["true \\ predicted", *names], *rows])
 
 
 def _wandb_chart(counts: Tensor, names: Sequence[str]) -> Any:

@@ -1,6 +1,5 @@
 """What a label generator makes of the validation images, and whether that says anything of them."""
 
-import csv
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from lightning_priors.callbacks.logged_picture import log_picture
 from lightning_priors.callbacks.run_folder import class_names, run_folder
 from lightning_priors.errors import PriorError
 from lightning_priors.metrics import LabelOverlap, LabelUsage, Typical, TypicalImages
+from lightning_priors.whole_files import write_figure, write_table
 
 LEAST_INFORMATION = 0.02
 """Share of the possible information below which labels say nothing."""
@@ -165,7 +165,7 @@ class LabelReport(L.Callback):
             (folder / "panels").mkdir(parents=True, exist_ok=True)
             _write_csv(folder / "generated_labels.csv", used, images, usage.sub_classes, names)
             path = folder / "panels" / f"labels_{_moment(trainer)}.png"
-            draw_label_sheet(images, shares, usage.sub_classes, names).savefig(path)
+            write_figure(path, draw_label_sheet(images, shares, usage.sub_classes, names))
             for logger in trainer.loggers:
                 log_picture(logger, "val/labels", path, trainer.global_step)
 
@@ -213,11 +213,10 @@ def moved_a_little(image: Tensor) -> Tensor:
 
 
 def _silence(share: float, surety: float) -> str:
-    kind = "uniform" if surety < 0.5 else "the same for all of a class"
-    return (
-        f"the generated labels say {share:.1%} of what they could say of an image: they are {kind}; "
-        "set generator_every 1 and a greater generator_lr, or a lower temperature"
-    )
+    kind, cure = "uniform", "set generator_every 1 and a greater generator_lr, or a lower temperature"
+    if surety >= 0.5:
+        kind, cure = "the same for all of a class", "try balance: sinkhorn, or raise entropy_weight"
+    return f"the generated labels say {share:.1%} of what they could say of an image: they are {kind}; {cure}"
 
 
 def _begin(sub_classes: Sequence[int], images: int, device: torch.device) -> _Collected:
@@ -255,13 +254,12 @@ def _write_csv(
 ) -> None:
     """A row for each sub-class, with the rows of its typical images in the source."""
     owners = [(name, number + 1) for name, count in zip(names, sub_classes, strict=True) for number in range(count)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["class", "sub_class", "share", "mean_probability", "typical_images"])
-        numbers = zip(owners, used["share"].tolist(), used["probability"].tolist(), typical, strict=True)
-        for owner, share, probability, images in numbers:
-            indices = " ".join(str(index) for index in images.indices)
-            rows.writerow([*owner, f"{share:.4f}", f"{probability:.4f}", indices])
+    numbers = zip(owners, used["share"].tolist(), used["probability"].tolist(), typical, strict=True)
+    rows = [
+        [*owner, f"{share:.4f}", f"{probability:.4f}", " ".join(str(index) for index in images.indices)]
+        for owner, share, probability, images in numbers
+    ]
+    write_table(path, [["class", "sub_class", "share", "mean_probability", "typical_images"], *rows])
 
 
 def _fitting(trainer: L.Trainer) -> bool:

@@ -1,6 +1,5 @@
 """The predictions of `predict` as a table."""
 
-import csv
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import lightning as L
@@ -11,6 +10,7 @@ from torch import Tensor
 from lightning_priors.batch import PriorBatch
 from lightning_priors.callbacks.run_folder import class_names, run_folder
 from lightning_priors.errors import PriorError
+from lightning_priors.whole_files import write_table
 
 
 @runtime_checkable
@@ -102,8 +102,7 @@ class PredictionWriter(L.Callback):
         columns, rows = prediction_rows(predictions, names, files if any(files.values()) else {})
         path = run_folder(trainer) / "predictions.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([columns, *rows])
+        write_table(path, [columns, *rows])
         rank_zero_info(f"{len(rows)} predictions: {path}")
 
 

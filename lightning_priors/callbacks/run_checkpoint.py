@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_priors.errors import PriorError
+from lightning_priors.whole_files import write_whole
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -84,39 +83,6 @@ class WholeFiles(TorchCheckpointIO):
         """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_whole(Path(path), lambda part: torch.save(checkpoint, part))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside its place and renames it.
-
-    Args:
-        path: The place.
-        write: A function that writes the file at the path that it is given.
-
-    Raises:
-        PriorError: If the file cannot be written; nothing is left of it, and what was there stays.
-
-    >>> write_whole(Path("/nowhere/at/all.ckpt"), lambda part: part.write_text("x"))
-    Traceback (most recent call last):
-    lightning_priors.errors.PriorError: cannot write /nowhere/at/all.ckpt: No such file or directory
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's writer raises the second where the disk is full
-        reason = getattr(error, "strerror", None) or _disk_reason(path, error)
-        raise PriorError(f"cannot write {path}: {reason}") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _disk_reason(path: Path, error: BaseException) -> str:
-    """Why torch could not write: it only tells that fewer bytes were written than wanted."""
-    full = shutil.disk_usage(path.parent).free < 1 << 20
-    return "No space left on device" if full else " ".join(str(error).split())
 
 
 def _found(path: Path, beside: Path) -> Path | None:

@@ -4,6 +4,7 @@ After Xiao et al. 2021, "Noise or Signal: The Role of Image Backgrounds in Objec
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -70,3 +71,31 @@ def shuffle_among(valid: Tensor) -> Tensor:
     among = order[valid]
     order[valid] = among[torch.randperm(len(among), device=valid.device)]
     return order
+
+
+def fill_in(image: Tensor, target: Tensor) -> Tensor:
+    """Fills the place of targets smoothly from what surrounds them.
+
+    Each pixel takes the mean of the background in the smallest of nested windows that has some, interpolated from
+    coarse to fine (Gortler et al. 1996, "The Lumigraph", pull and push). Pixels that are
+    target in part count as target.
+
+    Args:
+        image: (B, C, H, W).
+        target: (B, H, W) in [0, 1], how much of each pixel is target.
+
+    Returns:
+        (B, C, H, W); outside of the target the pixels of the image, and 0 where a picture is target all over.
+
+    >>> fill_in(torch.tensor([[[[5.0, 9.0, 5.0]]]]), torch.tensor([[[0.0, 1.0, 0.0]]]))
+    tensor([[[[5., 5., 5.]]]])
+    """
+    outside = (target == 0).unsqueeze(1).to(image)
+    levels = [(image * outside, outside)]
+    while max(levels[-1][1].shape[2:]) > 1:
+        levels.append(tuple(F.avg_pool2d(part, 2, ceil_mode=True) for part in levels[-1]))  # type: ignore[arg-type]
+    filled = torch.zeros_like(levels[-1][0])
+    for total, weight in reversed(levels):
+        coarse = F.interpolate(filled, size=weight.shape[2:], mode="bilinear", align_corners=False)
+        filled = torch.where(weight > 0, total / weight.clamp(min=torch.finfo(weight.dtype).tiny), coarse)
+    return filled

@@ -45,6 +45,26 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     return values if world_size() == 1 else sum_over_ranks(values) / world_size()
 
 
+def share_of_count(chosen: Tensor, dim: int | None = None) -> Tensor:
+    """Counts what is true, as a mean over all ranks: what a sum over the chosen of this rank is divided by.
+
+    Training averages the gradients of the ranks. For that average to be the mean over the chosen of all ranks together,
+    which have more of them on one rank than on another, each divides by the same number.
+
+    Args:
+        chosen: Bool of any shape; every rank has to ask.
+        dim: The dimension that is counted along; all if not given.
+
+    Returns:
+        Above 0; 1 where nothing is chosen on any rank.
+
+    >>> share_of_count(torch.tensor([True, False, True])), share_of_count(torch.tensor([False]))
+    (tensor(2), tensor(1))
+    """
+    count = mean_over_ranks(chosen.sum() if dim is None else chosen.sum(dim))
+    return torch.where(count == 0, 1, count)
+
+
 def mean_gradients_over_ranks(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Computes the mean of each tensor over all ranks, in one reduction of all of them together.
 

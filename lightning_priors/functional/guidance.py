@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_priors.functional.distributed import share_of_count
 from lightning_priors.functional.precision import at_least_float32
 
 MapLoss = str | Callable[[Tensor, Tensor], Tensor]
@@ -246,12 +247,13 @@ def masked_mean(loss: Tensor, valid: Tensor) -> Tensor:
         valid: (B,) bool.
 
     Returns:
-        (); zero, still part of the graph, when no image is annotated.
+        (); zero, still part of the graph, when no image is annotated. Its mean over the ranks of a data-parallel
+        training is the mean over the annotated images of all of them.
 
     >>> masked_mean(torch.tensor([1.0, 3.0, 100.0]), torch.tensor([True, True, False]))
     tensor(2.)
     """
-    return torch.where(valid, loss, 0.0).sum() / valid.sum().clamp(min=1)
+    return torch.where(valid, loss, 0.0).sum() / share_of_count(valid)
 
 
 def _relative_evidence(saliency: Tensor) -> Tensor:

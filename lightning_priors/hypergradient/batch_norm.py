@@ -14,7 +14,8 @@ class LeanBatchNorm(TorchFunctionMode):
     """Replaces torch's forward-mode rule of batch normalisation in training mode by `batch_norm_tangent`.
 
     A context, to be entered within a dual level. Running statistics stay as they are. In evaluation mode, where batch
-    normalisation is an affine map, torch's rule is kept.
+    normalisation is an affine map, torch's rule is kept. Group normalisation keeps torch's rule too, which gets its
+    maps in the layout that it can take.
 
     >>> from lightning_priors.hypergradient import forward_mode  # it makes its pass within this context
     >>> norm, x = torch.nn.BatchNorm1d(1), torch.tensor([[1.0], [-1.0]])
@@ -27,8 +28,10 @@ class LeanBatchNorm(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Handles batch normalisation in training; passes everything else on."""
+        """Handles batch normalisation in training and the layout of group normalisation; passes everything else on."""
         kwargs = kwargs or {}
+        if func is F.group_norm:  # torch 2.8's rule takes a view of the maps, which the channels-last layout forbids
+            return func(args[0].contiguous(), *args[1:], **kwargs)
         if func is not F.batch_norm or not kwargs["training"]:
             return func(*args, **kwargs)
         return _normalised(args[0], kwargs["weight"], kwargs["bias"], kwargs["eps"])

@@ -48,7 +48,7 @@ def forward_mode(
     >>> forward_mode(network, point, {}, (x,), lambda y: y**2, along)  # 2 * (2 * 3) * 3
     tensor([[36.]])
     """
-    _load_forward_rules()
+    load_forward_rules()
     with torch.no_grad(), differentiable_kernels(parameters), forward_ad.dual_level(), LeanBatchNorm():
         point = {name: _dual(p, direction[name]) if name in direction else p for name, p in parameters.items()}
         value, derivative = forward_ad.unpack_dual(losses(call_at(network, inputs, point, buffers)))  # type: ignore[no-untyped-call]
@@ -182,7 +182,7 @@ def _dual(value: Tensor, derivative: Tensor) -> Tensor:
 
 
 @functools.cache
-def _load_forward_rules() -> None:
+def load_forward_rules() -> None:
     """Has torch load its forward-mode rules, which it does on first use and with a warning about code of its own."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")

@@ -1,5 +1,7 @@
 """Accuracy within groups, such as label times background: the mean hides whom a classifier fails."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -68,3 +70,53 @@ class WorstGroupAccuracy(GroupAccuracy):
         accuracy = super().compute()
         lowest = accuracy.nan_to_num(nan=torch.inf).min()
         return torch.where(lowest.isinf(), torch.nan, lowest)
+
+
+class WorstClassAccuracy(WorstGroupAccuracy):
+    """The accuracy in the class that has the lowest; it needs no groups.
+
+    >>> worst = WorstClassAccuracy()
+    >>> worst.update(preds=torch.tensor([0, 1, 1]), target=torch.tensor([0, 0, 1]))
+    >>> worst.compute()
+    tensor(0.5000)
+    """
+
+    def update(self, preds: Tensor, target: Tensor, group: Tensor | None = None) -> None:
+        """Counts a batch.
+
+        Args:
+            preds: (B,) int64 classes, or (B, K) scores whose greatest is the class.
+            target: (B,) int64 classes.
+            group: Not used.
+        """
+        super().update(preds, target, target)
+
+
+class GroupAdjustedAccuracy(GroupAccuracy):
+    """The mean of the groups' accuracies, weighted as the groups were in training.
+
+    Where evaluation images have other shares of the groups, this is the accuracy on images like those of the training
+    (Sagawa et al. 2020, appendix C.1, "average accuracy").
+
+    Args:
+        num_groups: Any number above the highest group id.
+
+    >>> adjusted = GroupAdjustedAccuracy()
+    >>> adjusted.update(preds=torch.tensor([0, 1, 1]), target=torch.tensor([0, 0, 1]), group=torch.tensor([0, 0, 1]))
+    >>> adjusted.counts = [30, 10]
+    >>> adjusted.compute()  # 3/4 of 0.5 and 1/4 of 1
+    tensor(0.6250)
+    """
+
+    def __init__(self, num_groups: int = 1024) -> None:
+        super().__init__(num_groups)
+        self.counts: Sequence[int] = ()
+        """The number of training images of each group; groups above the last have none."""
+
+    def compute(self) -> Tensor:
+        """() the weighted mean over the groups that occurred; nan where none of them was in training."""
+        accuracy = super().compute()
+        weights = torch.zeros_like(accuracy)
+        weights[: len(self.counts)] = torch.tensor(self.counts, dtype=weights.dtype, device=weights.device)
+        weights = torch.where(accuracy.isnan(), 0.0, weights)
+        return (accuracy.nan_to_num() * weights).sum() / weights.sum()

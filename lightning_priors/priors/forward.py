@@ -111,7 +111,7 @@ def training_step(
 ) -> PriorStep:
     """Computes the training loss of a batch: the cross entropy of the primary task, and the terms of the priors.
 
-    In a training loop of one's own:
+    In a training loop of one's own::
 
         priors = [Restriction(weight=3.0)]
         attach_priors(priors, classifier)
@@ -168,11 +168,11 @@ class _Acts:
             action = self.priors[number].act(features, self.batch, log_attention)
             self.memories[number] = action.memory
             if action.replacement is not None:
-                features = action.replacement
+                features = action.replacement.to(features.dtype)
             if action.factor is not None:
                 factors.append(action.factor)
         for factor in factors:
-            features = features * factor.unsqueeze(1)
+            features = (features * factor.unsqueeze(1)).to(features.dtype)  # factors are float32 at least
         return features
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError, nearest
 from lightning_priors.functional.guidance import MapLoss
-from lightning_priors.import_path import import_attribute
+from lightning_priors.import_path import import_attribute, is_at_hand
 from lightning_priors.nn import CAMHead, Classifier
 
 
@@ -235,6 +235,8 @@ def restore(description: Mapping[str, Any] | Prior) -> Prior:
     """
     if isinstance(description, Prior):
         return description
+    if not isinstance(description, Mapping):
+        raise PriorError(f"a prior is described by a table, not by {description!r}")
     path, options = str(description.get("class_path")), description.get("init_args") or {}
     module, _, name = path.rpartition(".")
     kind = getattr(sys.modules.get(module), name, None)
@@ -275,6 +277,10 @@ def loss_function(
         known: The library's losses by name.
         kind: What the loss is called in a message, such as ``guidance loss``.
 
+    Returns:
+        The function. Where a checkpoint names a function of a module that the program has not imported, it is one that
+        refuses to be called: a checkpoint imports nothing, and only training needs the loss.
+
     Raises:
         PriorError: If there is no such loss, its module cannot be imported, or it does not take two arguments.
 
@@ -287,10 +293,23 @@ def loss_function(
         return known[loss]
     if "." not in loss:
         raise PriorError(f"there is no {kind} {loss!r}; {nearest(loss, known)}")
+    if not is_at_hand(loss):
+        return _not_imported(loss, kind)
     found = import_attribute(loss)
     if not inspect.isfunction(found):
         raise PriorError(f"{kind} {loss}: a function of two tensors is wanted, not an object of {type(found).__name__}")
     return found
+
+
+def _not_imported(loss: str, kind: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function that only knows where the one is that it stands for."""
+
+    def refuse(saliency: Tensor, prior: Tensor) -> Tensor:
+        module = loss.rpartition(".")[0]
+        raise PriorError(f"{kind} {loss}: a checkpoint names it and imports nothing; import {module} before loading")
+
+    refuse.__module__, _, refuse.__qualname__ = loss.rpartition(".")
+    return refuse
 
 
 def _plain(value: Any) -> Any:

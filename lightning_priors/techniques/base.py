@@ -2,10 +2,11 @@
 
 import inspect
 import math
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import FrameType
-from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import lightning as L
 import torch
@@ -24,10 +25,12 @@ from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.distributed import hold_buffers, release_buffers
 from lightning_priors.functional.prior_maps import KINDS, prior_map
+from lightning_priors.import_path import nothing_imported
+from lightning_priors.metrics import GroupAdjustedAccuracy
 from lightning_priors.nn import Backbone, StartsFromWeights
 from lightning_priors.priors import Prior, PriorStep, describe
 from lightning_priors.ranges import check_counts, check_not_negative, check_positive
-from lightning_priors.techniques.evaluation import class_metrics, spatial_metrics
+from lightning_priors.techniques.evaluation import ADJUSTED, class_metrics, spatial_metrics
 from lightning_priors.techniques.facts import Facts, training_facts
 from lightning_priors.techniques.finite import (
     NotFiniteError,
@@ -74,7 +77,7 @@ class PriorModule(L.LightningModule, ABC):
         PriorError: If a number is out of its range, or a metric is for another number of classes.
     """
 
-    requires: ClassVar[Sequence[Sequence[str]]] = ()
+    requires: Sequence[Sequence[str]] = ()
     """For each need of the training step, the batch keys of which one is enough."""
 
     def __init__(
@@ -179,10 +182,18 @@ class PriorModule(L.LightningModule, ABC):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # Lightning's arguments
-        """Loads a model as Lightning does, but never calls what a checkpoint names."""
+        """Loads a model as Lightning does, but never imports or calls what a checkpoint names.
+
+        Raises:
+            PriorError: If the file would run code, which it may only where ``weights_only=False`` is given.
+        """
         chosen: dict[str, Any] = dict.fromkeys(("_instantiator", "_class_path", *NOT_SAVED))
         given = chosen | {"weights_only": True} | kwargs
-        loaded: Self = super().load_from_checkpoint(checkpoint_path, *args, **given)
+        try:
+            with nothing_imported():
+                loaded: Self = super().load_from_checkpoint(checkpoint_path, *args, **given)
+        except pickle.UnpicklingError as error:
+            raise PriorError(f"{checkpoint_path} holds more than plain values and tensors, or is broken") from error
         return loaded
 
     def tuned_backbones(self) -> list[Backbone]:
@@ -193,9 +204,11 @@ class PriorModule(L.LightningModule, ABC):
         """Checks that the data has what training needs, as far as its data module can tell, and freezes parts for good.
 
         Raises:
-            PriorError: If something is missing.
+            PriorError: If something is missing, or the numbers are too coarse to train.
         """
         data = self.trainer.datamodule if self._trainer is not None else None  # type: ignore[attr-defined]
+        if stage == "fit" and self._trainer is not None and self.trainer.precision == "16-true":
+            raise PriorError("precision 16-true trains nothing: float16 has no room for small steps; use 16-mixed")
         if stage == "fit" and isinstance(data, TellsKeys):
             keys = data.annotation_keys()
             self._require(keys)
@@ -230,6 +243,8 @@ class PriorModule(L.LightningModule, ABC):
         self.facts = None  # the data may be another than that of a loaded checkpoint
         for backbone in self.tuned_backbones():
             backbone.freeze_statistics |= self.tuning.keeps_statistics()
+        if self.trainer.world_size > 1 and any(type(module) is nn.BatchNorm2d for module in self.modules()):
+            rank_zero_info("batch normalisation: each process by its own images; on GPUs sync_batchnorm has them share")
 
     def on_train_epoch_start(self) -> None:
         """Tells the priors."""
@@ -306,8 +321,11 @@ class PriorModule(L.LightningModule, ABC):
         classes = cast(MetricCollection, self.metrics[stage])
         classes.update(preds=logits, target=label, group=batch.get("group", label))
         self.log_mean(f"{stage}/loss", F.cross_entropy(logits.float(), label), len(label))
+        adjusted = cast(GroupAdjustedAccuracy, classes[ADJUSTED])
+        adjusted.counts = self.facts["group_counts"] if self.facts is not None else []
         for name, metric in classes.items():
-            self.log(name, metric, batch_size=len(label), prog_bar=name == "val/acc")
+            if metric is not adjusted or adjusted.counts:
+                self.log(name, metric, batch_size=len(label), prog_bar=name == "val/acc")
         if "mask" in batch or "part_boxes" in batch:
             prior, valid = prior_map(batch, batch["image"].shape[2:])
             spatial = cast(MetricCollection, self.spatial_metrics[stage])
@@ -418,6 +436,15 @@ class PriorModule(L.LightningModule, ABC):
             wrong = ~logits.isfinite().all(1)
             raise NotFiniteError(f"the logits are nan or infinite for {image_names(batch, self.trainer, wanted=wrong)}")
         return logits
+
+    def needs(self) -> list[tuple[str, ...]]:
+        """Lists what training has to know beside the labels.
+
+        Returns:
+            For each need the keys of a batch of which one is enough, in technique and priors.
+        """
+        asking = [self.requires, *(prior.requires for prior in self._active_priors())]
+        return list(dict.fromkeys(tuple(keys) for requires in asking for keys in requires))
 
     def _active_priors(self) -> list[Prior]:
         return [prior for prior in self.priors_in_use() if prior.active]

@@ -6,7 +6,19 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
 from lightning_priors.errors import PriorError
-from lightning_priors.metrics import CAMIoU, EnergyPointingGame, PointingGame, WorstGroupAccuracy
+from lightning_priors.metrics import (
+    AUROC,
+    AveragePrecision,
+    CAMIoU,
+    EnergyPointingGame,
+    GroupAdjustedAccuracy,
+    PointingGame,
+    WorstClassAccuracy,
+    WorstGroupAccuracy,
+)
+
+ADJUSTED = "group_adjusted_acc"
+"""The metric that is logged only where it is known how many images of each group were trained on."""
 
 
 def class_metrics(num_classes: int, stage: str, further: Mapping[str, Metric]) -> MetricCollection:
@@ -20,14 +32,20 @@ def class_metrics(num_classes: int, stage: str, further: Mapping[str, Metric]) -
     Raises:
         PriorError: If a name is taken, or a metric is for another number of classes.
 
-    >>> sorted(class_metrics(2, "val", {}))
-    ['val/acc', 'val/ece', 'val/f1_macro', 'val/worst_group_acc']
+    >>> sorted(class_metrics(2, "val", {}))  # doctest: +NORMALIZE_WHITESPACE
+    ['val/acc', 'val/acc_macro', 'val/auroc', 'val/average_precision', 'val/ece', 'val/f1_macro',
+    'val/group_adjusted_acc', 'val/worst_class_acc', 'val/worst_group_acc']
     """
     own: dict[str, Metric] = {
         "acc": MulticlassAccuracy(num_classes, average="micro"),
         "f1_macro": MulticlassF1Score(num_classes, average="macro"),
+        "acc_macro": MulticlassAccuracy(num_classes, average="macro"),
+        "worst_class_acc": WorstClassAccuracy(),
+        "auroc": AUROC(),
+        "average_precision": AveragePrecision(),
         "ece": MulticlassCalibrationError(num_classes),
         "worst_group_acc": WorstGroupAccuracy(),
+        ADJUSTED: GroupAdjustedAccuracy(),
     }
     if taken := own.keys() & further.keys():
         raise PriorError(f"extra_metrics: there is a metric {min(taken)!r} already; give yours another name")

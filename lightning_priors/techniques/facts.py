@@ -1,6 +1,6 @@
 """What has to be known beside the weights to classify a picture; a checkpoint holds it."""
 
-from typing import TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import lightning as L
 from torch import Tensor
@@ -20,8 +20,18 @@ class Facts(TypedDict):
     """Of the three colour channels in [0, 1]; subtracted."""
     std: list[float]
     """Of the three colour channels; divided by."""
+    group_counts: list[int]
+    """The number of training images of each group, or of each class where there are no groups; empty if unknown."""
     data: str
     """The class of the source of the images, or of the data module that has none; empty if unknown."""
+
+
+@runtime_checkable
+class CountsGroups(Protocol):
+    """A data module that knows how many images of each group it trains on."""
+
+    def group_counts(self) -> list[int]:
+        """Counts the training images of each group, or of each class where there are no groups."""
 
 
 def training_facts(trainer: L.Trainer, image: Tensor, num_classes: int) -> Facts:
@@ -45,5 +55,6 @@ def training_facts(trainer: L.Trainer, image: Tensor, num_classes: int) -> Facts
         image_size=list(image.shape[2:]),
         mean=list(IMAGE_MEAN),
         std=list(IMAGE_STD),
+        group_counts=data.group_counts() if isinstance(data, CountsGroups) else [],
         data="" if described is None else type(described).__name__,
     )

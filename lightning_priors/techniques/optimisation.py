@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from lightning_priors.callbacks.unfreezing import Unfreezing
 from lightning_priors.errors import PriorError, nearest
@@ -179,10 +179,30 @@ def build_schedule(
         warmup_steps: Of `warmup_cosine`.
         total_steps: Of `warmup_cosine`.
         given: From the optimiser to a schedule that steps once an epoch.
+
+    Raises:
+        PriorError: If the schedule refuses one of its options.
     """
     if given is not None:
-        return given(optimizer), "epoch"
+        try:
+            schedule = given(optimizer)
+            _try_a_step(given, len(optimizer.param_groups))
+        except (ValueError, ArithmeticError) as error:
+            raise PriorError(f"scheduler: {error}") from error
+        return schedule, "epoch"
     return LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps)), "step"
+
+
+def _try_a_step(given: LRSchedulerCallable, groups: int) -> None:
+    """Steps the same schedule of other weights: some show only then, at the end of an epoch, that they divide by 0."""
+    others = torch.optim.SGD([{"params": [torch.zeros(1)]} for _ in range(groups)], lr=1.0, momentum=0.9)
+    try:
+        schedule = given(others)
+    except Exception:  # it asks for more of its optimiser than these have
+        return
+    others.step()
+    if not isinstance(schedule, ReduceLROnPlateau):
+        schedule.step()
 
 
 def warmup_cosine(step: int, warmup_steps: float, total_steps: float) -> float:

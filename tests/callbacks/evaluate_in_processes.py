@@ -5,10 +5,10 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from conftest import OPTIONAL, Data, Looker, Pictures
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
+from conftest import OPTIONAL, Data, Looker, Pictures
 from lightning_priors.callbacks import CAMPanel, ConfusionMatrix, LabelReport, PredictionWriter
 
 

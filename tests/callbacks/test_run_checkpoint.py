@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_priors.callbacks import RunCheckpoint, WholeFiles, write_whole
+from lightning_priors.callbacks import RunCheckpoint, WholeFiles
 from lightning_priors.errors import PriorError
+from lightning_priors.whole_files import write_whole
 
 
 class Scripted(L.LightningModule):

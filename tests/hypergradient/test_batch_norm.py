@@ -6,7 +6,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from lightning_priors.hypergradient.batch_norm import LeanBatchNorm
-from lightning_priors.hypergradient.forward_mode import _load_forward_rules
+from lightning_priors.hypergradient.forward_mode import load_forward_rules
 
 SHAPES = {1: (8, 3), 2: (4, 3, 5, 6), 3: (4, 3, 2, 5, 3)}
 KINDS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -18,7 +18,7 @@ def derivative(network: nn.Module, x: torch.Tensor, moving: set[str], lean: bool
     point = {"x": x, **{name: p.detach() for name, p in network.named_parameters()}}
     draws = {name: torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in point.items()}
     buffers = {name: b.clone() for name, b in network.named_buffers()}
-    _load_forward_rules()
+    load_forward_rules()
     with torch.no_grad(), forward_ad.dual_level():
         duals = {n: forward_ad.make_dual(p, draws[n]) if n in moving else p for n, p in point.items()}
         moved = duals.pop("x")

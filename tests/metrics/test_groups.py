@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from lightning_priors.metrics import GroupAccuracy, WorstGroupAccuracy
+from lightning_priors.metrics import GroupAccuracy, GroupAdjustedAccuracy, WorstClassAccuracy, WorstGroupAccuracy
 
 
 def test_accuracy_of_each_group_agrees_with_torchmetrics():
@@ -57,3 +59,33 @@ def test_reset_forgets():
     metric.reset()
     metric.update(torch.tensor([1]), torch.tensor([1]), torch.tensor([1]))
     assert metric.compute() == 1
+
+
+def test_the_worst_class_agrees_with_torchmetrics():
+    generator = torch.Generator().manual_seed(1)
+    scores, target = torch.randn(90, 4, generator=generator), torch.randint(0, 4, (90,), generator=generator)
+    metric = WorstClassAccuracy()
+    metric.update(scores, target)
+    torch.testing.assert_close(metric.compute(), multiclass_accuracy(scores, target, 4, average="none").min())
+
+
+def test_adjusted_accuracy_is_the_accuracy_on_images_that_occur_as_often_as_in_training():
+    """Drawn from the same groups in the shares of the training, images have that accuracy."""
+    group = torch.arange(4).repeat_interleave(5)
+    right = torch.arange(20) % 5 < group + 1  # 20, 40, 60 and 80 %
+    metric = GroupAdjustedAccuracy()
+    metric.update(right.long(), torch.ones(20, dtype=torch.long), group)
+    metric.counts = [7, 0, 2, 1]
+    drawn = torch.cat([right[group == number].repeat(count) for number, count in enumerate(metric.counts)])
+    torch.testing.assert_close(metric.compute(), drawn.float().mean())
+
+
+def test_groups_of_the_training_that_are_not_evaluated_have_no_weight():
+    found = []
+    for counts in ([1, 100, 3], [0, 5]):
+        metric = GroupAdjustedAccuracy()
+        metric.update(torch.tensor([1, 0]), torch.tensor([1, 1]), torch.tensor([0, 2]))
+        metric.counts = counts
+        found.append(metric.compute().item())
+    assert found[0] == 0.25
+    assert math.isnan(found[1])

@@ -9,13 +9,17 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_priors.metrics import (
+    AUROC,
+    AveragePrecision,
     CAMIoU,
     EnergyPointingGame,
     GroupAccuracy,
+    GroupAdjustedAccuracy,
     LabelOverlap,
     LabelUsage,
     PointingGame,
     TypicalImages,
+    WorstClassAccuracy,
     WorstGroupAccuracy,
 )
 
@@ -23,7 +27,13 @@ IMAGES = 22
 
 
 def metrics() -> dict[str, Metric]:
+    adjusted = GroupAdjustedAccuracy()
+    adjusted.counts = [3, 1, 0, 5]
     return {
+        "worst class": WorstClassAccuracy(),
+        "adjusted": adjusted,
+        "area": AUROC(),
+        "precision": AveragePrecision(),
         "worst": WorstGroupAccuracy(),
         "groups": GroupAccuracy(num_groups=7),
         "energy": EnergyPointingGame(),
@@ -50,6 +60,10 @@ def inputs() -> dict[str, dict[str, Tensor]]:
     image = torch.randn(IMAGES, 3, 8, 8, generator=generator)
     return {
         "worst": by_class,
+        "worst class": by_class,
+        "adjusted": by_class,
+        "area": {"preds": by_class["preds"], "target": label},
+        "precision": {"preds": by_class["preds"], "target": label},
         "groups": by_class,
         "energy": by_place,
         "pointing": by_place,

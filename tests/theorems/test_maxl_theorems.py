@@ -22,10 +22,11 @@ from lightning_priors.techniques.maxl.soft_labels import hierarchy_mask
 from lightning_priors.techniques.maxl.two_networks import TwoNetworks
 
 SUB_CLASSES, BATCH, BATCHES, LR, WEIGHT_DECAY, ENTROPY = [3, 2], 6, 5, 0.05, 1e-3, 0.3
+EPS = 1e-5  # AdamW's derivative grows by 1 / EPS where a gradient vanishes, and with its own 1e-8 rounding shows
 
 OPTIMIZERS = {
     "momentum": lambda parameters: torch.optim.SGD(parameters, LR, momentum=0.9, weight_decay=WEIGHT_DECAY),
-    "adamw": lambda parameters: torch.optim.AdamW(parameters, LR, weight_decay=WEIGHT_DECAY),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, LR, weight_decay=WEIGHT_DECAY, eps=EPS),
 }
 
 
@@ -135,7 +136,7 @@ class Definition:
             second = 0.999 * state.get("exp_avg_sq", 0.0) + 0.001 * gradient**2
             # a root has no derivative at zero, where nothing moves
             root = torch.where(second > 0, second, 1.0).sqrt() / math.sqrt(1 - 0.999**count)
-            move = torch.where(second > 0, first / (1 - 0.9**count) / (root + 1e-8), 0.0)
+            move = torch.where(second > 0, first / (1 - 0.9**count) / (root + EPS), 0.0)
             after[name] = p * (1 - LR * WEIGHT_DECAY) - LR * move
         return after
 

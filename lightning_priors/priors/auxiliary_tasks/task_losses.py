@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_priors.functional.distributed import mean_over_ranks, share_of_count
 from lightning_priors.functional.focal import focal_loss
 
 NONE = -1
@@ -33,8 +34,8 @@ def task_losses(logits: Tensor, labels: Tensor, gamma: float = 0.0) -> tuple[Ten
     (tensor([0.6931, 0.0000]), tensor([ True, False]))
     """
     loss = focal_loss(logits.transpose(1, 2), labels, gamma, ignore_index=NONE)
-    number = (labels != NONE).sum(0)
-    return loss.sum(0) / number.clamp(min=1), number > 0
+    labelled = labels != NONE
+    return loss.sum(0) / share_of_count(labelled, 0), mean_over_ranks(labelled.sum(0)) > 0
 
 
 def without_target(aux_labels: Tensor, label: Tensor, target_class: int) -> Tensor:

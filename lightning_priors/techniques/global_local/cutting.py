@@ -5,6 +5,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from lightning_priors.functional.backgrounds import before_background
+from lightning_priors.functional.precision import at_least_float32
 from lightning_priors.techniques.global_local.crops import Crops, emptiest_quarters
 
 
@@ -24,9 +25,10 @@ def cut_out(image: Tensor, crops: Crops, size: int) -> Tensor:
     tensor([[[[1., 1.],
               [1., 1.]]]])
     """
-    regions = torch.cat([crops.owner[:, None].to(image.dtype), crops.boxes.to(image.dtype)], 1)
-    seen: Tensor = roi_align(image, regions, size, aligned=True)
-    return seen
+    exact = at_least_float32(image)  # torchvision samples no bfloat16, and places would be rounded to whole pixels
+    regions = torch.cat([crops.owner[:, None].to(exact.dtype), crops.boxes.to(exact.dtype)], 1)
+    seen: Tensor = roi_align(exact, regions, size, aligned=True)
+    return seen.to(image.dtype)
 
 
 def exchange_backgrounds(seen: Tensor, target: Tensor, image: Tensor, crops: Crops) -> Tensor:

@@ -1,7 +1,7 @@
 """Technique 2: one network sees the image, one sees the part; trained separately, then fused."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,10 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_priors.batch import PriorBatch, require
+from lightning_priors.batch import PriorBatch
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.cam import evidence_map
+from lightning_priors.functional.distributed import share_of_count
 from lightning_priors.functional.prior_maps import boxes_to_grid
 from lightning_priors.nn import Classifier
 from lightning_priors.priors import Prior, PriorStep, Seen, attach_priors, needed_in_evaluation, restore, see, step_from
@@ -109,7 +110,7 @@ class GlobalLocal(PriorModule):
     torch.Size([1, 2, 8, 8])
     """
 
-    requires: ClassVar = [("part_boxes",)]
+    requires: Sequence[Sequence[str]] = (("part_boxes",),)
 
     def __init__(
         self,
@@ -154,7 +155,8 @@ class GlobalLocal(PriorModule):
             extra_metrics=extra_metrics,
         )
         self.save_hyperparameters()
-        check_counts({"crop_size": crop_size, "num_parts": num_parts})
+        check_counts({"crop_size": crop_size}, most=4096)
+        check_counts({"num_parts": num_parts}, most=1000)
         check_positive({"crop_scale": crop_scale, "local_lr_factor": local_lr_factor})
         check_not_negative({"jitter": jitter})
         check_shares({"peak_threshold": peak_threshold, "local_share": local_share})
@@ -175,6 +177,8 @@ class GlobalLocal(PriorModule):
         self.crop_size, self.crop_scale, self.window, self.jitter = crop_size, crop_scale, window, jitter
         self.local_lr_factor, self.peak_threshold = local_lr_factor, peak_threshold
         self.found_parts, self.joint, self.freeze_branches = found_parts, joint, freeze_branches
+        if exchange_background:
+            self.requires = (*self.requires, ("mask",))
         self.part_finder = PartFinder(num_parts if locator == "learned" else 0, finds_targets=exchange_background)
         self.priors = nn.ModuleList(restore(prior) for prior in priors)
         attach_priors(self.priors_in_use(), self.global_branch, aux_num_classes)
@@ -201,8 +205,6 @@ class GlobalLocal(PriorModule):
 
     def step(self, batch: PriorBatch) -> PriorStep:
         """Adds up the cross entropies of the global, the local and the fused logits, and the terms of the priors."""
-        if self.part_finder.finds_targets:
-            require(batch, [("mask",)], by="GlobalLocal with exchange_background")
         image, label, priors = batch["image"], batch["label"], self.priors_in_use()
         seen = see(self.global_branch, priors, image, batch)
         whole, crops = _branch(seen), self.annotated_crops(batch)
@@ -332,6 +334,7 @@ def _branch(seen: Seen) -> Branch:
 
 def _mean_loss(parts: Branch, label: Tensor, branch: nn.Module) -> Tensor:
     """The mean cross entropy of the crops; without a crop zero, with a gradient of zero for every parameter."""
+    count = share_of_count(torch.ones_like(label, dtype=torch.bool))
     if len(label):
-        return F.cross_entropy(parts.logits, label)
+        return F.cross_entropy(parts.logits, label, reduction="sum") / count
     return torch.stack([parameter.sum() for parameter in branch.parameters()]).sum() * 0

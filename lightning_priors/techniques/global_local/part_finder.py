@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lightning_priors.batch import PriorBatch
+from lightning_priors.errors import PriorError
 from lightning_priors.functional.guidance import attention_bce_loss, masked_mean
 from lightning_priors.functional.prior_maps import prior_map
 from lightning_priors.nn import Classifier, RegionFinder
@@ -73,6 +74,8 @@ class PartFinder(Prior):
             known, valid = prior_map(batch, memory.target.shape[1:], prefer="mask")
             losses["finder"] = masked_mean(attention_bce_loss(memory.target, known), valid)
         if memory.covered is not None:
-            size = batch["image"].shape[2:]
+            size, known_parts = batch["image"].shape[2:], batch["part_boxes"].shape[1]
+            if known_parts != self.num_parts:
+                raise PriorError(f"num_parts is {self.num_parts}, but the data has boxes of {known_parts} parts")
             losses["locator"] = coverage_loss(memory.covered, batch["part_boxes"], batch["part_valid"], size)
         return Terms(losses)

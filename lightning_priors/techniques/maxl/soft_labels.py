@@ -12,6 +12,9 @@ from torch import Tensor
 from lightning_priors.errors import PriorError
 from lightning_priors.functional.precision import at_least_float32
 
+MOST_SUB_CLASSES = 100_000
+"""Of all primary classes; each is a row of weights and a column of every batch's labels."""
+
 
 def hierarchy(psi: int | Sequence[int], num_classes: int) -> list[int]:
     """Lists the number of sub-classes of each primary class.
@@ -34,6 +37,8 @@ def hierarchy(psi: int | Sequence[int], num_classes: int) -> list[int]:
         raise PriorError(f"subclasses gives {len(counts)} numbers, but there are {num_classes} primary classes")
     if min(counts) < 1:
         raise PriorError(f"subclasses: each primary class needs at least one sub-class, not {psi}")
+    if sum(counts) > MOST_SUB_CLASSES:
+        raise PriorError(f"subclasses: {sum(counts):,} sub-classes are more than {MOST_SUB_CLASSES:,}")
     return counts
 
 
@@ -93,7 +98,7 @@ def sinkhorn(logits: Tensor, mask: Tensor, temperature: float = 1.0, iterations:
         ValueError: If the temperature is not positive.
 
     >>> logits = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
-    >>> sinkhorn(logits, torch.ones(2, 2, dtype=torch.bool), iterations=50).sum(0)
+    >>> sinkhorn(logits, torch.ones(2, 2, dtype=torch.bool), iterations=50).sum(0).round(decimals=4)
     tensor([1., 1.])
     """
     log_labels = _scaled(logits, mask, temperature)

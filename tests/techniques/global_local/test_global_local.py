@@ -362,8 +362,8 @@ def test_targets_without_a_mask_are_found_as_the_other_masks_teach_it(batch) -> 
 
 
 def test_exchanging_backgrounds_needs_masks(batch) -> None:
-    with pytest.raises(PriorError, match=r"GlobalLocal with exchange_background needs batch\['mask'\]"):
-        GlobalLocal(exchange_background=True).step(batch(keys=("part_boxes",)))
+    with pytest.raises(PriorError, match=r"GlobalLocal needs batch\['mask'\]"):
+        GlobalLocal(exchange_background=True)._require(batch(keys=("part_boxes",)))
 
 
 def test_the_fusion_begins_with_the_share_that_was_given(batch) -> None:

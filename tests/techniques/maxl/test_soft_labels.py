@@ -7,6 +7,7 @@ from scipy.stats import entropy
 from torch.autograd import gradcheck
 
 from lightning_priors.functional.focal import per_class_losses
+from lightning_priors.hypergradient.forward_mode import load_forward_rules
 from lightning_priors.techniques.maxl.soft_labels import (
     hierarchy,
     hierarchy_mask,
@@ -17,6 +18,7 @@ from lightning_priors.techniques.maxl.soft_labels import (
 )
 
 SUB_CLASSES = [2, 4, 1]
+load_forward_rules()
 
 
 def masks(images: int = 12) -> torch.Tensor:
