@@ -1,36 +1,22 @@
 """The command ``lightning-priors compare``: reads the plan, does the runs, writes and prints the summary."""
 
 import argparse
+import math
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
-from lightning_priors.compare.plan import Plan, read_plan, seed_list
+from lightning_priors.compare.plan import Plan, option_texts, read_plan, seed_list, whole_number
 from lightning_priors.errors import PriorError, nearest
+from lightning_priors.parser import Parser
 
 DESCRIPTION = """\
 Runs every config of a plan with every seed, on the same data, with the same budget and the same rule that selects the
 checkpoint, and writes one row for each run (runs.csv) and a summary (summary.md, summary.csv).
+Options after -- go to all runs and win over those of the plan.
 Interrupted, it goes on where it was when it is called again; a run whose configuration has changed is done anew."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line with the nearest right option."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises the mistake instead of printing the usage."""
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            name = unknown.split()[0].partition("=")[0]
-            raise PriorError(f"{self.command} has no option {name}; {nearest(name, self._option_string_actions)}")
-        raise PriorError(f"{self.command}: {message}")
-
-    @property
-    def command(self) -> str:
-        """The command's name, without the program's."""
-        return self.prog.split()[-1]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,42 +43,57 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--output", metavar="DIR", help="another folder than the plan's")
     parser.add_argument("--seeds", metavar="0,1,2", help="other seeds than the plan's")
+    parser.add_argument("--splits", type=int, metavar="K", help="another number of drawn splits than the plan's")
+    parser.add_argument("--split-by", metavar="TASK", help="the auxiliary task whose classes are held out as a whole")
+    parser.add_argument("--only", action="append", metavar="RUN", help="run this config alone; may be given repeatedly")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side, which share the machine")
+    parser.add_argument("--minutes", type=float, default=math.inf, metavar="M", help="start no run after so long")
+    own = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
     try:
-        options = parser.parse_args(argv)
+        options = parser.parse_args(own)
     except SystemExit:  # --help
         return 0
     plan = read_plan(options.config)
+    if further := tuple(argv)[len(own) + 1 :]:
+        plan = replace(plan, options=(*plan.options, *option_texts("--", list(further))))
     if options.output is not None:
         plan = replace(plan, output=options.output)
     if options.seeds is not None:
         plan = replace(plan, seeds=seed_list(options.seeds))
-    return _run(plan, Path(options.config).stem)
+    if options.splits is not None:
+        plan = replace(plan, splits=whole_number("--splits", options.splits, least=1))
+    if options.split_by is not None:
+        plan = replace(plan, split_by=options.split_by)
+    for name in options.only or ():
+        if name not in plan.runs:
+            raise PriorError(f"--only: the plan has no run {name!r}; {nearest(name, plan.runs)}")
+    whole_number("--jobs", options.jobs, least=1)
+    return _run(plan, Path(options.config).stem, options, shlex.join(["lightning-priors", "compare", *argv]))
 
 
-def _run(plan: Plan, title: str) -> int:
+def _run(plan: Plan, title: str, options: argparse.Namespace, command: str) -> int:
     # torch and Lightning take seconds to import: not before the plan is known to be right
     from lightning_priors.cli.user_modules import working_folder_importable
+    from lightning_priors.compare.page.write import write_report
     from lightning_priors.compare.picture import draw_picture
-    from lightning_priors.compare.report import markdown, summarise, summary_csv, text
+    from lightning_priors.compare.report import summarise, text
     from lightning_priors.compare.resolve import resolve
-    from lightning_priors.compare.run import compare
+    from lightning_priors.compare.run import compare, with_details
+    from lightning_priors.compare.tracking import grouped, record_summary, settle_mode
 
     output = Path(plan.output)
-    with working_folder_importable():
+    with working_folder_importable(), grouped(title):
         tasks = resolve(plan)
-        rows, failures = compare(tasks, output)
+        settle_mode(tasks)
+        rows, failures = compare(tasks, output, plan.monitors, options.jobs, options.minutes, options.only)
         if rows:
+            rows = with_details(rows, tasks, output)
             entries = summarise(rows, list(plan.runs))
-            (output / "summary.csv").write_text(summary_csv(entries), encoding="utf-8")
-            (output / "summary.md").write_text(markdown(title, entries, plan.columns), encoding="utf-8")
             print(f"\n{text(entries, plan.columns)}\n")
-            for name in ("runs.csv", "summary.csv", "summary.md"):
-                print(output / name)
             print(draw_picture(tasks, rows, output) or "no picture: the checkpoints of all runs have been deleted")
-    for row in rows:
-        panels = sorted(Path(row.folder, "panels").glob("*.png"))
-        if panels:
-            print(f"panel of {row.run}, seed {row.seed}: {panels[-1]}")
+            record_summary(title, tasks, rows, entries, output)
+            for path in write_report(plan, title, command, tasks, rows, entries):
+                print(path)
     for run, line in failures.items():
         print(f"failed: {run}: {line}", file=sys.stderr)
     return 1 if failures else 0

@@ -15,6 +15,7 @@ from lightning_priors.compare.resolve import Task
 from lightning_priors.compare.rows import Row
 from lightning_priors.compare.run import PreparedFit, logged_to
 from lightning_priors.data import PriorDataModule
+from lightning_priors.whole_files import write_figure
 
 
 def evenly_chosen(samples: Iterable[PriorSample], number: int) -> list[PriorSample]:
@@ -46,7 +47,9 @@ def evenly_chosen(samples: Iterable[PriorSample], number: int) -> list[PriorSamp
 
 @less_warnings()
 def draw_picture(tasks: Sequence[Task], rows: Sequence[Row], output: Path, number: int = 4) -> Path | None:
-    """Draws a few validation images with the evidence of every config's network, of the first seed that most have.
+    """Draws a few validation images with the evidence of every config's network.
+
+    Shown are the runs of the first split and seed that most configs have.
 
     Runs whose checkpoint has been deleted since are left out.
 
@@ -62,9 +65,9 @@ def draw_picture(tasks: Sequence[Task], rows: Sequence[Row], output: Path, numbe
     finished = {row.key: row for row in rows if Path(row.checkpoint).is_file()}
     if not finished:
         return None
-    seeds = [task.seed for task in tasks if task.key in finished]
-    seed = max(dict.fromkeys(seeds), key=seeds.count)
-    shown = [task for task in tasks if task.seed == seed and task.key in finished]
+    places = [(task.split, task.seed) for task in tasks if task.key in finished]
+    place_of_most = max(dict.fromkeys(places), key=places.count)
+    shown = [task for task in tasks if (task.split, task.seed) == place_of_most and task.key in finished]
     # nothing is run, so nothing is written to the folder
     with TemporaryDirectory() as folder, logged_to(output / "comparison.log"):
         prepared = {task.run: PreparedFit(task.arguments, Path(folder), []) for task in shown}
@@ -78,5 +81,5 @@ def draw_picture(tasks: Sequence[Task], rows: Sequence[Row], output: Path, numbe
         prepared[task.run].model.load_state_dict(checkpoint["state_dict"])
         evidence[task.run] = collect_evidence(prepared[task.run].model, batch["image"])
     path = output / "comparison.png"
-    draw_comparison(batch, evidence, data.classes).savefig(path)
+    write_figure(path, draw_comparison(batch, evidence, data.classes))
     return path

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TextIO
+from typing import Protocol, TextIO
 
 TRUSTED_FRACTION = 0.05  # of a run, before its own pace says more than that of the runs before it
 SECONDS_BETWEEN_UPDATES = 0.5
@@ -54,6 +54,18 @@ def time_left(
     return max(0.0, present - elapsed) + sum(expected(run) or present for run in queue[1:])
 
 
+class Named(Protocol):
+    """A run that a line can name."""
+
+    @property
+    def run(self) -> str:
+        """The name of its config."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+
 class Progress:
     """Writes a line for each run, and on a terminal one that moves while the run goes on.
 
@@ -62,22 +74,30 @@ class Progress:
         total: The number of all runs.
         durations: Seconds of the runs that were finished before, by config.
         stream: Where to write; the standard output by default.
+        jobs: How many runs go side by side.
     """
 
     def __init__(
-        self, queue: Sequence[str], total: int, durations: Mapping[str, Sequence[float]], stream: TextIO | None = None
+        self,
+        queue: Sequence[str],
+        total: int,
+        durations: Mapping[str, Sequence[float]],
+        stream: TextIO | None = None,
+        jobs: int = 1,
     ) -> None:
-        self.queue, self.total, self.stream = list(queue), total, stream or sys.stdout
+        self.queue, self.total, self.stream, self.jobs = list(queue), total, stream or sys.stdout, jobs
         self.durations = {run: list(seconds) for run, seconds in durations.items()}
-        self._label, self._started, self._shown = "", 0.0, 0.0
+        self.running = ""
+        """The name of the run that goes on; empty between runs and where several go side by side."""
+        self._started, self._shown = 0.0, 0.0
 
     def say(self, line: str) -> None:
         """Writes a line."""
         print(line, file=self.stream, flush=True)
 
-    def start(self, run: str, seed: int) -> None:
+    def start(self, task: Named) -> None:
         """Begins the next run of the queue."""
-        self._label = f"[{self.total - len(self.queue) + 1}/{self.total}] {run}, seed {seed}: "
+        self.running = task.name
         self._started, self._shown = time.perf_counter(), 0.0
         self.update(0.0)
 
@@ -87,16 +107,28 @@ class Progress:
         if self.stream.isatty() and now - self._shown >= SECONDS_BETWEEN_UPDATES:
             self._shown = now
             left = time_left(self.durations, self.queue, now - self._started, fraction)
-            print(f"{CLEAR}{self._label}{fraction:.0%}{_left_text(left)}", end="", file=self.stream, flush=True)
+            line = f"{self._number()} {self.running}: {fraction:.0%}{_left_text(left)}"
+            print(f"{CLEAR}{line}", end="", file=self.stream, flush=True)
 
-    def end(self, outcome: str, finished: bool) -> None:
-        """Ends the run with a line; only a finished run counts for the time left."""
-        seconds = time.perf_counter() - self._started
-        run = self.queue.pop(0)
+    def end(self, task: Named, outcome: str, seconds: float, finished: bool) -> None:
+        """Ends a run with a line; only a finished run counts for the time left."""
+        number = self._number()
+        self.queue.remove(task.run)
+        self.running = ""
         if finished:
-            self.durations.setdefault(run, []).append(seconds)
-        left = _left_text(time_left(self.durations, self.queue)) if self.queue else ""
-        self.say(f"{CLEAR if self.stream.isatty() else ''}{self._label}{outcome}, {clock(seconds)}{left}")
+            self.durations.setdefault(task.run, []).append(seconds)
+        left = time_left(self.durations, self.queue) if self.queue else None
+        left_text = _left_text(None if left is None else left / self.jobs)
+        clear = CLEAR if self.stream.isatty() else ""
+        self.say(f"{clear}{number} {task.name}: {outcome}, {clock(seconds)}{left_text}")
+
+    def interrupt(self) -> None:
+        """Ends the line of the run that went on."""
+        if self.running:
+            self.say(f"{CLEAR if self.stream.isatty() else ''}{self._number()} {self.running}: interrupted")
+
+    def _number(self) -> str:
+        return f"[{self.total - len(self.queue) + 1}/{self.total}]"
 
 
 def _left_text(seconds: float | None) -> str:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from lightning_priors.cli import PriorCLI
+from lightning_priors.cli.lightning import import_path
 from lightning_priors.cli.quiet import less_warnings
 from lightning_priors.compare.plan import Plan
+from lightning_priors.data.sources import DrawnSplit
 from lightning_priors.errors import PriorError
 
 DEFAULTS = (
@@ -18,7 +20,16 @@ DEFAULTS = (
 )
 """They stand first, so that a plan can say otherwise."""
 
-TRAINING_DATA = ("annotated_fraction", "augmentation", "images_per_class", "num_workers", "train_fraction")
+TRAINING_DATA = (
+    "annotated_fraction",
+    "augmentation",
+    "balance",
+    "held_out_fraction",
+    "held_out_of",
+    "images_per_class",
+    "num_workers",
+    "train_fraction",
+)
 """Options of the data in which runs may differ: how the training images are used. The others decide the images."""
 
 BUDGET = (
@@ -48,6 +59,20 @@ class Task(NamedTuple):
     """Its command line, without the subcommand."""
     digest: str
     """Of the resolved configuration, wherever its parts were given: another digest is another run."""
+    config: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    """The resolved configuration."""
+    given: tuple[str, ...] = ()
+    """The options in it that are not at their defaults, by their dotted names."""
+    split: int = 0
+    """Number of the drawn split of the data; 0 too where none is drawn."""
+    splits: int = 1
+    """How many splits are drawn."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        drawn = "" if self.splits == 1 else f", split {self.split}"
+        return f"{self.run}{drawn}, seed {self.seed}"
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -76,9 +101,9 @@ class ParsedFit(PriorCLI):
     def start(self) -> None:
         """Starts nothing."""
 
-    def resolved(self) -> dict[str, Any]:
-        """Returns every option with its value, as config.yaml has it."""
-        text = self.parser_of("fit").dump(self.config.fit, skip_none=False)
+    def resolved(self, skip_default: bool = False) -> dict[str, Any]:
+        """Returns every option with its value, as config.yaml has it; or only those that are not at their defaults."""
+        text = self.parser_of("fit").dump(self.config.fit, skip_none=False, skip_default=skip_default)
         config: dict[str, Any] = yaml.safe_load(text)
         return config
 
@@ -91,26 +116,72 @@ def resolve(plan: Plan) -> list[Task]:
         plan: The comparison.
 
     Returns:
-        The runs, seed by seed, so that what changes on the machine meets all configs alike.
+        The runs, split by split and seed by seed, so that what changes on the machine meets all configs alike.
 
     Raises:
         PriorError: If a run has a mistake, or two runs cannot be compared; with the plan's name for the run.
     """
-    configs = {}
+    if plan.split_by and plan.splits == 1:
+        raise PriorError(f"split_by {plan.split_by!r} says what several splits hold out; give splits too, such as 3")
+    configs, given = {}, {}
     for name, variant in plan.runs.items():
         try:
-            configs[name] = ParsedFit([*DEFAULTS, *plan.arguments(variant, plan.seeds[0])]).resolved()
+            parsed = ParsedFit([*DEFAULTS, *plan.arguments(variant, plan.seeds[0])])
+            configs[name], given[name] = parsed.resolved(), tuple(flat(parsed.resolved(skip_default=True)))
             _check_selection(configs[name])
         except PriorError as error:
             raise PriorError(f"run {name!r}: {error}") from error
     _check_agreement(configs)
     return [
-        Task(
-            name, seed, [*DEFAULTS, *plan.arguments(variant, seed)], digest({**configs[name], "seed_everything": seed})
-        )
+        _task(plan, name, configs[name], given[name], split, seed)
+        for split in range(plan.splits)
         for seed in plan.seeds
-        for name, variant in plan.runs.items()
+        for name in plan.runs
     ]
+
+
+def _task(plan: Plan, name: str, config: dict[str, Any], given: tuple[str, ...], split: int, seed: int) -> Task:
+    """One run, on one of the drawn splits where the plan asks for several."""
+    arguments = [*DEFAULTS, *plan.arguments(plan.runs[name], seed)]
+    if plan.splits > 1:
+        source = on_split(config["data"]["source"], split, plan.split_by or None)
+        config = {**config, "data": {**config["data"], "source": source}}
+        # what single options say of the source is in the resolved one, and they do not fit one that is wrapped
+        arguments = [argument for argument in arguments if not argument.startswith("--data.source")]
+        arguments.insert(-1, f"--data.source={json.dumps(source)}")
+        given = (*given, *(option.replace("data.source", "data.source.source", 1) for option in given))
+    config = {**config, "seed_everything": seed}
+    return Task(name, seed, arguments, digest(config), config, given, split, plan.splits)
+
+
+def on_split(source: dict[str, Any], split: int, by: str | None) -> dict[str, Any]:
+    """Sets the number of the split of a source, or wraps one that draws none.
+
+    Args:
+        source: Its class path and arguments.
+        split: The number.
+        by: The auxiliary task whose classes are held out, for a source that draws no split.
+
+    Returns:
+        The class path and arguments of a source with a `DrawnSplit` in it, or around it.
+
+    >>> on_split({"class_path": "Kakapo"}, 2, "species")["init_args"]
+    {'source': {'class_path': 'Kakapo'}, 'by': 'species', 'split': 2}
+    """
+    found = _with_split(source, split)
+    if found is not None:
+        return found
+    return {"class_path": import_path(DrawnSplit), "init_args": {"source": source, "by": by, "split": split}}
+
+
+def _with_split(source: dict[str, Any], split: int) -> dict[str, Any] | None:
+    """The source with another number in the `DrawnSplit` that it is or wraps; None where there is none."""
+    arguments = source.get("init_args") or {}
+    if source["class_path"].rpartition(".")[2] == DrawnSplit.__name__:
+        return {**source, "init_args": {**arguments, "split": split}}
+    inner = arguments.get("source")
+    inside = _with_split(inner, split) if isinstance(inner, dict) and "class_path" in inner else None
+    return None if inside is None else {**source, "init_args": {**arguments, "source": inside}}
 
 
 def digest(config: dict[str, Any]) -> str:
@@ -128,7 +199,11 @@ def flat(config: object, prefix: str = "") -> dict[str, object]:
 
     >>> flat({"data": {"source": {"class_path": "Kakapo", "init_args": {"size": 64}}}})
     {'data.source': 'Kakapo', 'data.source.size': 64}
+    >>> flat({"callbacks": [{"class_path": "CAMPanel", "init_args": {"images": 4}}]})
+    {'callbacks.0': 'CAMPanel', 'callbacks.0.images': 4}
     """
+    if isinstance(config, list) and config and all(isinstance(entry, dict) for entry in config):
+        config = {str(number): entry for number, entry in enumerate(config)}
     if not isinstance(config, dict):
         return {prefix: config}
     found: dict[str, object] = {}

@@ -2,14 +2,17 @@
 
 import csv
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning_priors.errors import PriorError
+from lightning_priors.whole_files import write_table
 
-FIRST, LAST = ("run", "seed"), ("folder", "checkpoint", "digest")
+AT = "@"
+"""Between a test metric and the monitor that selected the tested checkpoint: ``test/worst_group_acc@val/acc``."""
+
+FIRST, LAST = ("run", "split", "seed"), ("folder", "checkpoint", "digest")
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Row:
         values: The numbers, by column: the selecting validation metric, the test metrics, times and sizes.
         folder: The run's folder.
         checkpoint: The checkpoint that was selected and tested.
-        digest: Identifies the resolved config, the seed and the selection rule.
+        digest: Identifies the resolved config, the split, the seed and the selection rule.
+        split: Number of the drawn split of the data.
     """
 
     run: str
@@ -31,6 +35,7 @@ class Row:
     folder: str = ""
     checkpoint: str = ""
     digest: str = ""
+    split: int = 0
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -54,7 +59,7 @@ def read_rows(path: Path) -> list[Row]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = [name for name in (*FIRST, *LAST) if name not in (reader.fieldnames or ())]
+        missing = [name for name in ("run", "seed", *LAST) if name not in (reader.fieldnames or ())]
         if missing:
             raise PriorError(f"{path} has no column {missing[0]!r}: it is no table of runs; move it away")
         rows = []
@@ -75,25 +80,36 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row.values))
-    beside = path.with_suffix(".tmp")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*FIRST, *columns, *LAST])
-        for row in rows:
-            cells = [_cell(row.values.get(name, math.nan)) for name in columns]
-            writer.writerow([row.run, row.seed, *cells, row.folder, row.checkpoint, row.digest])
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    table: list[list[object]] = [[*FIRST, *columns, *LAST]]
+    for row in rows:
+        cells = [_cell(row.values.get(name, math.nan)) for name in columns]
+        table.append([row.run, row.split, row.seed, *cells, row.folder, row.checkpoint, row.digest])
+    write_table(path, table)
 
 
 def with_row(rows: Iterable[Row], new: Row) -> list[Row]:
-    """Adds a row, which takes the place of an older one of the same run and seed.
+    """Adds a row, which takes the place of an older one of the same run, split and seed.
 
     >>> with_row([Row("plain", 0, digest="old"), Row("plain", 1)], Row("plain", 0, digest="new"))[-1].digest
     'new'
     """
-    return [row for row in rows if (row.run, row.seed) != (new.run, new.seed)] + [new]
+    return [row for row in rows if (row.run, row.split, row.seed) != (new.run, new.split, new.seed)] + [new]
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """Reads what a run has logged.
+
+    Args:
+        folder: The run's folder, with ``metrics.csv``.
+
+    Returns:
+        Its lines, each with the columns that it has; none where there is no such file.
+    """
+    file = folder / "metrics.csv"
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [{name: float(cell) for name, cell in line.items() if cell} for line in csv.DictReader(lines)]
 
 
 def _row(cells: dict[str, str]) -> Row:
@@ -101,7 +117,10 @@ def _row(cells: dict[str, str]) -> Row:
         raise ValueError("the line is longer or shorter than the header")
     numbers = {name: cell for name, cell in cells.items() if name not in (*FIRST, *LAST)}
     values = {name: float(cell) if cell else math.nan for name, cell in numbers.items()}
-    return Row(cells["run"], int(cells["seed"]), values, cells["folder"], cells["checkpoint"], cells["digest"])
+    rest = cells["folder"], cells["checkpoint"], cells["digest"]
+    return Row(
+        cells["run"], int(cells["seed"]), values, *rest, int(cells.get("split", "0"))
+    )  # tables from before there were splits have none
 
 
 def _cell(value: float) -> str:

@@ -149,4 +149,37 @@ def test_what_a_plan_names_is_looked_for_beside_it_first(tmp_path: Path, monkeyp
 
 def test_a_shipped_plan_is_read_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert list(read_plan("demo").runs) == ["plain", "restricted"]
+    assert list(read_plan("demo").runs)[:3] == ["plain", "pretrained", "global_local"]
+
+
+# ---- grids and splits
+
+
+def test_a_grid_is_a_config_for_each_combination() -> None:
+    plan = read(
+        "runs: {plain: {}, told: {options: [--a=1], grid: {--model.lr: [0.1, 1e-3], --model.parts: [[a], [b, a]]}}}"
+    )
+    assert list(plan.runs) == [
+        "plain", "told+lr-0.1+parts-a", "told+lr-0.1+parts-b_a",
+        "told+lr-1e-3+parts-a", "told+lr-1e-3+parts-b_a",
+    ]  # fmt: skip
+    last = plan.runs["told+lr-1e-3+parts-b_a"]
+    assert last.options == ("--a=1", "--model.lr=1e-3", '--model.parts=["b", "a"]')
+    assert last.grid == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runs: {told: {grid: {--model.lr: 0.1}}}", "--model.lr takes a list of values, not 0.1"),
+        ("runs: {told: {grid: {model.lr: [0.1]}}}", "an option of a grid is written --name, not 'model.lr'"),
+        ("runs: {told: {grid: [0.1]}}", "must be options with values, such as --model.lr"),
+        ("runs: {told: {grid: {--a.x: [1, '1']}}}", r"two runs would have the name 'told\+x-1'"),
+        ("splits: 0\nruns: {plain: {}}", "'splits' must be a whole number from 1, not 0"),
+        ("splits: true\nruns: {plain: {}}", "'splits' must be a whole number from 1, not True"),
+    ],
+)
+def test_mistakes_in_grids_and_splits(text: str, message: str) -> None:
+    with pytest.raises(PriorError, match=message) as error:
+        read(text)
+    assert "\n" not in str(error.value)

@@ -1,22 +1,23 @@
 """What makes two runs the same run, and which runs may be compared."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lightning_priors.compare.plan import Plan, Variant
-from lightning_priors.compare.resolve import resolve
+from lightning_priors.compare.resolve import ParsedFit, digest, on_split, resolve
 from lightning_priors.errors import PriorError
 
 MODEL = "--model=Pretrained"
 
 
-def plan(first: tuple[str, ...] = (), second: tuple[str, ...] = (), **rest: tuple[int, ...] | tuple[str, ...]) -> Plan:
+def plan(first: tuple[str, ...] = (), second: tuple[str, ...] = (), **rest: Any) -> Plan:
     runs = {name: Variant(name, options=(MODEL, *options)) for name, options in (("plain", first), ("told", second))}
-    return Plan(runs, **rest)  # type: ignore[arg-type]
+    return Plan(runs, **rest)
 
 
-def digests(*options: str, **rest: tuple[int, ...] | tuple[str, ...]) -> list[str]:
+def digests(*options: str, **rest: Any) -> list[str]:
     return [task.digest for task in resolve(plan(options, options, **rest))]
 
 
@@ -86,3 +87,44 @@ def test_a_mistake_is_told_with_the_run_before_anything_runs(option: str, messag
     with pytest.raises(PriorError, match=message) as error:
         resolve(plan(second=(option,)))
     assert "\n" not in str(error.value)
+
+
+# ---- splits
+
+
+def test_a_source_is_wrapped_where_it_draws_no_split() -> None:
+    tasks = resolve(plan(second=("--model.lr=1",), seeds=(0, 1), splits=2, split_by="species"))
+    assert [(task.split, task.seed, task.run) for task in tasks] == [
+        (split, seed, run) for split in (0, 1) for seed in (0, 1) for run in ("plain", "told")
+    ]
+    assert len({task.digest for task in tasks}) == 8
+    sources = [task.config["data"]["source"] for task in tasks[::4]]
+    assert [source["class_path"].rpartition(".")[2] for source in sources] == ["DrawnSplit"] * 2
+    assert [source["init_args"]["split"] for source in sources] == [0, 1]
+    assert sources[0]["init_args"]["by"] == "species"
+    assert sources[0]["init_args"]["source"]["class_path"].endswith("Kakapo")
+    again = ParsedFit(tasks[-1].arguments).resolved()
+    assert digest(again) != digest(ParsedFit(tasks[0].arguments).resolved())
+    assert again["data"]["source"]["init_args"]["split"] == 1, "the command line says the same"
+
+
+def test_one_split_leaves_the_source_as_it_is() -> None:
+    assert resolve(plan())[0].config["data"]["source"]["class_path"].endswith("Kakapo")
+
+
+def test_a_split_that_the_data_draws_is_numbered_where_it_stands() -> None:
+    source = {
+        "class_path": "a.RareGroups",
+        "init_args": {"share": 0, "source": {"class_path": "a.DrawnSplit", "init_args": {"by": "species", "split": 0}}},
+    }
+    assert on_split(source, 4, None) == {
+        "class_path": "a.RareGroups",
+        "init_args": {"share": 0, "source": {"class_path": "a.DrawnSplit", "init_args": {"by": "species", "split": 4}}},
+    }
+    assert source["init_args"]["source"]["init_args"]["split"] == 0  # type: ignore[index]
+
+
+def test_options_that_are_not_at_their_defaults_are_noted() -> None:
+    (first, _) = resolve(plan(("--model.lr=0.5",), options=("--data.source.bias=0.9",)))
+    assert {"model.lr", "data.source.bias", "model"} <= {*first.given}
+    assert not {"model.weight_decay", "data.image_size", "data.source.size"} & {*first.given}

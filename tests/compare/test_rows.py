@@ -10,7 +10,7 @@ from lightning_priors.compare.rows import Row, read_rows, with_row, write_rows
 from lightning_priors.errors import PriorError
 
 FIRST = Row("plain", 0, {"val/acc": 0.1 + 0.2, "parameters": 123456789.0}, "out, with comma", "best.ckpt", "abc")
-SECOND = Row("told", 12, {"val/acc": 1e-17, "test/epg": 2 / 3, "lost": math.inf}, "f", "c", "d")
+SECOND = Row("told", 12, {"val/acc": 1e-17, "test/epg": 2 / 3, "lost": math.inf}, "f", "c", "d", split=3)
 
 
 def test_rows_come_back_to_the_bit(tmp_path: Path) -> None:
@@ -20,11 +20,11 @@ def test_rows_come_back_to_the_bit(tmp_path: Path) -> None:
     assert (first.key, first.folder, first.checkpoint) == (FIRST.key, FIRST.folder, FIRST.checkpoint)
     assert first.values["val/acc"] == 0.1 + 0.2
     assert first.values["parameters"] == 123456789
-    assert second == Row("told", 12, {**SECOND.values, "parameters": second.values["parameters"]}, "f", "c", "d")
+    assert second == Row("told", 12, {**SECOND.values, "parameters": second.values["parameters"]}, "f", "c", "d", 3)
     assert math.isnan(first.values["test/epg"])
     header, line, _ = path.read_text().splitlines()
-    assert header == "run,seed,val/acc,parameters,test/epg,lost,folder,checkpoint,digest"
-    assert line.startswith("plain,0,0.30000000000000004,123456789,,,")
+    assert header == "run,split,seed,val/acc,parameters,test/epg,lost,folder,checkpoint,digest"
+    assert line.startswith("plain,0,0,0.30000000000000004,123456789,,,")
 
 
 def test_no_file_is_no_rows(tmp_path: Path) -> None:
@@ -48,10 +48,18 @@ def test_a_kill_while_writing_leaves_the_old_table(tmp_path: Path, monkeypatch: 
     assert [file.name for file in tmp_path.iterdir()] == ["runs.csv"]
 
 
+def test_a_table_from_before_there_were_splits_has_split_0(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("run,seed,val/acc,folder,checkpoint,digest\nplain,4,0.5,f,c,d\n")
+    assert read_rows(path) == [Row("plain", 4, {"val/acc": 0.5}, "f", "c", "d", split=0)]
+
+
 def test_a_new_row_replaces_the_one_of_the_same_run_and_seed() -> None:
     again = Row("plain", 0, {}, digest="changed")
     assert with_row([FIRST, SECOND], again) == [SECOND, again]
     assert with_row([FIRST], SECOND) == [FIRST, SECOND]
+    elsewhere = Row("plain", 0, split=1)
+    assert with_row([FIRST], elsewhere) == [FIRST, elsewhere]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Whole comparisons on a few small drawn birds: their rows, their repetition, and what interrupts them."""
 
 import csv
+import json
 import logging
 import math
 import os
@@ -119,14 +120,44 @@ def test_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[4/4] told, seed 1: val/acc" in shown
     assert "minus plain" in shown
     assert "out/summary.md" in shown
-    assert f"panel of told, seed 1: {found['told', 1].folder}/panels/test.png" in shown
+    assert shown.rstrip().endswith("out/report.html")
+    the_report_is_of_these_runs(found)
     assert "Seed set to" not in shown
     assert "Seed set to 1" in Path(found["told", 1].folder).with_suffix(".log").read_text()
     assert "| told | 2 |" in Path("out/summary.md").read_text()
-    assert Path("out/summary.csv").read_text().startswith("run,column,seeds,mean")
+    assert Path("out/summary.csv").read_text().startswith("run,column,runs,mean")
 
     one_run_alone_gives_the_same(found["told", 1])
     only_what_has_changed_is_repeated(found, capsys)
+
+
+def the_report_is_of_these_runs(found: dict[tuple[str, int], Row]) -> None:
+    """And what an earlier version has not measured is measured from the checkpoints."""
+    report = json.loads(Path("out/report.json").read_text())
+    for config in report["configs"]:
+        assert [run["seed"] for run in config["runs"]] == [0, 1]
+        for run in config["runs"]:
+            measured = found[config["name"], run["seed"]].values
+            assert run["values"]["test/acc"] == measured["test/acc"]
+            assert measured["test/background_gap"] == pytest.approx(
+                json.loads(Path(found[config["name"], run["seed"]].folder, "details.json").read_text())["test"][
+                    "accuracy"
+                ]
+                - measured["test/acc_exchanged"]
+            )
+        assert sum(sum(line["answers"]) for line in config["confusion"]) == 2 * 8
+    assert {config["name"]: config["needs"] for config in report["configs"]} == {
+        "plain": [],
+        "told": ["masks or boxes"],
+    }
+    page = Path("out/report.html").read_text()
+    assert page.count('alt="evidence of told"') == 6
+    row = found["told", 1]
+    kept = Path(row.folder, "details.json").read_text()
+    Path(row.folder, "details.json").unlink()
+    assert main(["-c", "plan.yaml"]) == 0
+    assert Path(row.folder, "details.json").read_text() == kept
+    assert rows()["told", 1].values == row.values
 
 
 def one_run_alone_gives_the_same(row: Row) -> None:
@@ -217,7 +248,7 @@ def test_a_killed_comparison_goes_on(capsys: pytest.CaptureFixture[str]) -> None
     before = rows()
     assert list(before) == [("quick", 0)]
     written = Path(before["quick", 0].checkpoint).stat().st_mtime_ns
-    partial = next(Path("out/waiting").glob("seed_0-*/"))
+    partial = next(Path("out/waiting").glob("split_0-seed_0-*/"))
     (partial / "left over").touch()
 
     Path("go").touch()
@@ -248,6 +279,106 @@ def test_an_interrupted_comparison_keeps_what_is_finished(sent: signal.Signals, 
     assert list(rows()) == [("quick", 0)]
     assert "[2/2] waiting, seed 0: interrupted" in out
     assert "the finished runs are kept in out/runs.csv; the same command does the others" in out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
+def test_what_other_monitors_select_is_tested_from_their_own_checkpoints() -> None:
+    """The figures are those of the epoch in which that monitor was highest, by testing each epoch's weights."""
+    write_plan(epochs=4, plain=("--model=Pretrained", "--model.lr=0.01", "--data.source.val_size=24"))
+    assert main(["-c", "plan.yaml"]) == 0
+    (row,) = rows().values()
+    for column in ("test/acc", "test/loss"):
+        assert row.values[f"{column}@val/acc"] == row.values[column]
+    every = "every"
+    options = ("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-1",
+               "--trainer.callbacks.filename={epoch}", f"--trainer.callbacks.dirpath={every}")  # fmt: skip
+    assert run_cli("fit", "-c", f"{row.folder}/config.yaml", "--trainer.default_root_dir=alone", *options) == 0
+    highest = metrics(row, "val/worst_class_acc")
+    epoch = highest.index(max(highest))
+    checkpoint = f"--ckpt_path={every}/epoch={epoch}.ckpt"
+    assert run_cli("test", "-c", f"{row.folder}/config.yaml", "--trainer.default_root_dir=tested", checkpoint) == 0
+    with next(Path("tested").rglob("metrics.csv")).open() as file:
+        (tested,) = csv.DictReader(file)
+    for column in ("test/acc", "test/loss", "test/worst_class_acc"):
+        assert row.values[f"{column}@val/worst_class_acc"] == pytest.approx(float(tested[column]))
+    assert {path.name for path in Path(row.folder).rglob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+    assert "| val/worst_class_acc |" in Path("out/summary.md").read_text()
+
+
+# ---- splits, several runs side by side, and a limited time
+
+
+def split_plan(**runs: tuple[str, ...]) -> None:
+    write_plan(**runs)
+    plan = yaml.safe_load(Path("plan.yaml").read_text())
+    Path("plan.yaml").write_text(yaml.safe_dump({**plan, "splits": 2}, sort_keys=False))
+
+
+def table() -> dict[tuple[str, int, int], dict[str, float]]:
+    """The figures that do not depend on the time that it took."""
+    kept = ("test/acc", "test/loss", "test/auroc", "val/acc", "best_epoch")
+    return {(row.run, row.split, row.seed): {name: row.values[name] for name in kept}
+            for row in read_rows(Path("out/runs.csv"))}  # fmt: skip
+
+
+def said_of_slower() -> list[str]:
+    lines = Path("out/summary.md").read_text().splitlines()
+    return [line for line in lines if line.startswith("- slower: test/acc")]
+
+
+@pytest.mark.slow
+def test_side_by_side_killed_and_repeated_gives_what_one_after_the_other_gives(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    split_plan(plain=troubled("none"), slower=(*troubled("none"), "--model.lr=0.01"))
+    assert main(["-c", "plan.yaml"]) == 0
+    expected = table()
+    assert len(expected) == 4
+    assert len({values["test/loss"] for values in expected.values()}) == 4, "splits differ"
+    summary = [
+        line for line in Path("out/summary.md").read_text().splitlines() if line.startswith("- slower: test/acc")
+    ]
+    Path("out").rename("first")
+
+    process = start("compare", "-c", "plan.yaml", "--jobs", "2")
+    wait_for("out/runs.csv", 200)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = len(read_rows(Path("out/runs.csv")))
+    assert 1 <= before < 4
+    again = start("compare", "-c", "plan.yaml", "--jobs", "2")
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    assert f"4 runs into out, {before} finished before" in out
+    assert table() == expected
+    assert said_of_slower() == summary
+
+
+@pytest.mark.slow
+def test_some_runs_alone_for_a_limited_time(capsys: pytest.CaptureFixture[str]) -> None:
+    write_plan(plain=troubled("none"), other=troubled("none"), last=troubled("mistake"))
+    assert main(["-c", "plan.yaml", "--minutes", "0"]) == 0
+    assert "the time is up: 3 runs are left; the same command does them" in capsys.readouterr().out
+    assert main(["-c", "plan.yaml", "--only", "other"]) == 0
+    assert list(rows()) == [("other", 0)]
+    assert main(["-c", "plan.yaml", "--only", "plain", "--only", "last", "--jobs", "2"]) == 1
+    shown = capsys.readouterr()
+    assert list(rows()) == [("other", 0), ("plain", 0)]
+    assert "failed: last, seed 0: row 3: bird.png is broken" in shown.err
+    with pytest.raises(PriorError, match="--only: the plan has no run 'plan'; did you mean 'plain'"):
+        main(["-c", "plan.yaml", "--only", "plan"])
+    with pytest.raises(PriorError, match="'--jobs' must be a whole number from 1, not 0"):
+        main(["-c", "plan.yaml", "--jobs", "0"])
+
+
+def test_options_after_two_dashes_win(capsys: pytest.CaptureFixture[str]) -> None:
+    write_plan(plain=troubled("none"))
+    assert main(["-c", "plan.yaml", "--", "--trainer.max_epochs=2"]) == 0
+    (row,) = rows().values()
+    assert len(metrics(row, "val/acc")) == 2
+    with pytest.raises(PriorError, match="an option is written --name=value, not 'x'"):
+        main(["-c", "plan.yaml", "--", "x"])
 
 
 def test_the_line_that_names_a_failure() -> None:
