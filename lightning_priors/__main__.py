@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "explain": ("show where a classifier looks and whom it fails, as one page", "lightning_priors.explain"),
     "configs": ("list the configurations that -c finds by their names", "lightning_priors.shipped"),
     "compare": ("run several techniques and seeds under one protocol and summarise them", "lightning_priors.compare"),
+    "dashboard": ("make a workspace and a report of Weights & Biases, as code", "lightning_priors.dashboard"),
     "inspect-data": (
         "count, check and draw the pictures and their priors, before training",
         "lightning_priors.cli.inspect_data",
@@ -42,6 +43,21 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 
 The arguments are those after the command's name. The module is imported when its command is given, not before.
 """
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk says."""
+
+NO_PLACE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.ENOENT,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+)
+"""What a place says where nothing can be read or written."""
 
 HELP = """\
 usage: lightning-priors COMMAND [options]
@@ -81,11 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write_no_more()
         return 141
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (*FULL, *NO_PLACE):
             raise
-        _write_no_more()
+        if error.errno in FULL:
+            _write_no_more()
         print(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
-        return 1
+        return 1 if error.errno in FULL else 2
     except PriorError as error:
         print(f"error: {last_line(error)}", file=sys.stderr)
         return 2

@@ -95,7 +95,7 @@ def in_commands(path: Path) -> list[dict[str, Any]]:
     found = []
     for words in commands(path):
         text = re.sub(r"(--[\w.]+) (?!-)", r"\1=", " ".join(words))
-        options = [word for word in text.split() if word.startswith("--")]
+        options = [word for word in text.split() if re.match(r"--(model\b|\w+\.)", word)]  # not those of compare itself
         found.append(nested(options, [words[place + 1] for place, word in enumerate(words) if word == "-c"]))
     return found
 
@@ -121,7 +121,10 @@ def nested(options: Sequence[str], files: Sequence[str] = ()) -> dict[str, Any]:
             keys = ["init_args", *keys] if keys else ["class_path"]
         place = found.setdefault(group, {})
         for key in keys[:-1]:
-            place = place.setdefault(key, {})
+            inner = place.setdefault(key, {})
+            if isinstance(inner, str):  # --model.optimizer=CLASS --model.optimizer.lr=0.1
+                inner = place[key] = {"class_path": inner, "init_args": {}}
+            place = inner["init_args"] if set(inner) == {"class_path", "init_args"} else inner
         place[keys[-1]] = yaml.safe_load(value)
     return found
 

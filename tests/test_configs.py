@@ -3,7 +3,6 @@
 import functools
 import importlib.util
 import inspect
-import re
 from pathlib import Path
 from typing import Any
 
@@ -93,18 +92,11 @@ def test_no_option_is_listed_at_its_default(path: Path) -> None:
     assert listed <= ({"PriorDataModule.image_size"} if path.parent.name == "data" else set())
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile"])
-def test_files_that_a_document_names_exist(name: str) -> None:
-    text = (REPOSITORY / name).read_text()
-    named = re.findall(r"\b(?:configs|experiments|benchmarks)/[\w/]+\.(?:yaml|py)", text)
-    assert [path for path in named if not (REPOSITORY / path).is_file()] == []
-
-
 # ---- that every option is used
 
 
 FROM_THE_DATA = {"num_classes", "aux_num_classes"}
-"""The options that the data module sets, so that no file does; the README says so."""
+"""The options that the data module sets, so that no file does; the page on extending says so."""
 
 COMMON = set(inspect.signature(ClassifierWithPriors.__init__).parameters) - {"self", "priors"}
 """What means the same in every technique, so that one use is enough."""
@@ -154,8 +146,8 @@ def test_every_option_of_techniques_and_priors_is_used_by_a_file() -> None:
     assert existing - used == set()
 
 
-def test_the_options_that_no_file_sets_are_in_the_readme() -> None:
-    assert [name for name in FROM_THE_DATA if f"`{name}`" not in (REPOSITORY / "README.md").read_text()] == []
+def test_the_options_that_no_file_sets_are_in_the_documents() -> None:
+    assert [name for name in FROM_THE_DATA if f"`{name}`" not in (REPOSITORY / "docs/extending.md").read_text()] == []
 
 
 # ---- that they run and learn

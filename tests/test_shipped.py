@@ -67,10 +67,7 @@ def test_the_list_can_be_searched(capsys):
     assert run_cli("configs", "--all") == 2
 
 
-def test_a_run_says_which_file_was_taken(caplog, monkeypatch):
-    import logging
-
-    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+def test_a_run_says_which_file_was_taken(caplog):
     caplog.set_level("INFO")
     assert run_cli("fit", "-c", "cam_restriction", *SMALL, "--trainer.fast_dev_run=1") == 0
     said = [record.getMessage() for record in caplog.records if "-c: the shipped" in record.getMessage()]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import RawSample
-from lightning_priors.data.sources.reading import checked_boxes
+from lightning_priors.data.sources.places import checked_boxes
 from lightning_priors.errors import PriorError
 from lightning_priors.import_path import failure_line, import_attribute
 

@@ -15,7 +15,7 @@ from lightning_priors.annotation.annotate import Record, lacks
 from lightning_priors.annotation.annotator import Annotation
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import RawSample, Source, Table, UnreadableImageError
-from lightning_priors.data.sources.reading import read_image
+from lightning_priors.data.sources.pictures import read_image
 from lightning_priors.errors import PriorError
 
 FILLED, POOR, NOTHING = "filled in", "below the least score", "not found"
@@ -157,6 +157,8 @@ class TableWriter:
         options: dict[str, Any] = {"root": str(self.folder), "classes": list(source.classes)}
         if aux:
             options["aux"] = aux
+        if any(Path(row["path"]).is_absolute() for row in self._rows):  # pictures that were not copied
+            options["anywhere"] = True
         if self.parts:
             options["boxes"] = {part: box_columns(part) for part in self.parts}
         if source.keypoint_names:

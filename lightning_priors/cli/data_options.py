@@ -8,7 +8,8 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 from lightning_priors.cli.class_paths import check_class_paths
 from lightning_priors.cli.lightning import make_optional
-from lightning_priors.cli.main import CLASS_OPTIONS, ConfigFile, Parser, mistake_behind
+from lightning_priors.cli.main import CLASS_OPTIONS, ConfigFile, Parser
+from lightning_priors.cli.mistakes import mistake_behind
 from lightning_priors.cli.user_modules import import_failure, watched_imports
 from lightning_priors.data import PriorDataModule
 from lightning_priors.errors import PriorError
@@ -72,7 +73,7 @@ def parse_data(
                 parser.set_defaults({"data.source": {"class_path": source}})
             config = parser.parse_args(list(arguments))
             check_class_paths(parser, config)
-            built = parser.instantiate_classes(config)
+            built = parser.instantiate(config)
         except (Exception, SystemExit) as error:
             if line := import_failure(error, failures):
                 raise PriorError(line) from error

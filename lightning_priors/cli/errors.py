@@ -74,6 +74,24 @@ def missing_package(reason: str, context: str) -> str:
     return f"{named} a package that is not installed: {commands}"
 
 
+def not_by_names(message: str) -> str:
+    """Says that options stand in a list where the parser, which takes it, then wants them by their names.
+
+    Args:
+        message: What the parser says when it builds the class.
+
+    Returns:
+        The line; empty if the message says something else.
+
+    >>> not_by_names("argument after ** must be a mapping, not list. Given value: Namespace(class_path='mine.Toy', ...")
+    'an option of Toy takes a group of options by their names, not a list'
+    """
+    kind = re.search(r"argument after \*\* must be a mapping, not (\w+)", message)
+    owner = re.search(r"class_path='(?:[\w.]+\.)?(\w+)'", message)
+    named = owner[1] if owner else "a class"
+    return f"an option of {named} takes a group of options by their names, not a {kind[1]}" if kind else ""
+
+
 def subclasses(base: type) -> dict[str, type]:
     """Lists the classes that can be given where `base` is asked for.
 

@@ -1,13 +1,12 @@
 """The command ``lightning-priors init``: looks at a user's own data and writes the configurations to begin with."""
 
-import argparse
 import csv
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,7 +14,8 @@ from lightning_priors.data import sources
 from lightning_priors.data.overview import annotations
 from lightning_priors.data.own_data import OwnData, recognise
 from lightning_priors.data.sources import Source
-from lightning_priors.errors import PriorError, nearest
+from lightning_priors.errors import PriorError
+from lightning_priors.parser import Parser
 
 DESCRIPTION = """\
 Looks at your own data (a folder of class folders, a table, the export of an annotation tool) and writes data.yaml,
@@ -40,17 +40,6 @@ class Known(NamedTuple):
     looked_at: int
     finer: list[str]
     """The auxiliary tasks."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises the mistake instead of printing the usage."""
-        unknown = message.removeprefix("unrecognized arguments: ")
-        name = unknown.split()[0].partition("=")[0]
-        hint = f"no option {name}; {nearest(name, self._option_string_actions)}" if unknown != message else message
-        raise PriorError(f"init: {hint}")
 
 
 def main(arguments: Sequence[str]) -> int:

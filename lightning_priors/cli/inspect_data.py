@@ -10,6 +10,7 @@ from lightning_priors.cli.main import Parser
 from lightning_priors.cli.quiet import less_noise
 from lightning_priors.cli.user_modules import working_folder_importable
 from lightning_priors.data.inspection import as_json, as_text, examples, inspect
+from lightning_priors.whole_files import write_figure, write_text
 
 DESCRIPTION = """\
 Reads every picture once and prints how many there are by split, class, group and annotation, which pictures two splits
@@ -41,10 +42,10 @@ def main(arguments: Sequence[str]) -> int:
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     print(as_text(found))
-    (output / "inspection.json").write_text(json.dumps(as_json(found), indent=1), encoding="utf-8")
+    write_text(output / "inspection.json", json.dumps(as_json(found), indent=1))
     print(output / "inspection.json")
     if rows := examples(data, found, options.pictures):
-        draw_priors(rows, data.classes).savefig(output / "inspection.png")
+        write_figure(output / "inspection.png", draw_priors(rows, data.classes))
         print(output / "inspection.png")
     return 1 if found.problems else 0
 

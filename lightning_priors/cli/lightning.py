@@ -4,6 +4,8 @@ Read in Lightning 2.6.6 and jsonargparse 4.53.0:
 
 * ``LightningCLI._parse_ckpt_path``, ``_set_seed``, ``_run_subcommand``: overridden in `Command`
 * ``LightningCLI._parser``, ``_get``: called in `Command`
+* ``HyperparametersMixin._log_hyperparams``: set in `take_hyperparameters`
+* ``WandbLogger._log_model``: set in `take_model_request`
 * ``ArgumentParser._actions``: read in `option_names`, `make_optional` and `arguments`
 * ``jsonargparse._typehints.ActionTypeHint`` with its ``_typehint`` and ``sub_add_kwargs``: read in `Argument`
 * ``jsonargparse._typehints.get_callable_return_type``, ``is_subclass_or_implements_protocol``, ``is_subclass_spec``
@@ -23,11 +25,16 @@ from jsonargparse._typehints import (
     is_subclass_spec,
 )
 from jsonargparse._util import get_import_path, import_object
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import WandbLogger
 
-# Both are jsonargparse's own defaults from version 5 on. The first refuses what runs commands, loads code or changes
-# files, such as os.system, also where any function may be named; the second builds no class where none is asked for.
-set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
+from lightning_priors.import_path import refused_modules
+
+# The first refuses, before it is imported, what runs commands, loads code or changes files, such as os.system, also
+# where any function may be named; to jsonargparse's own list it adds the rest of Python's library. The second builds
+# no class where none is asked for.
+set_parsing_settings(import_path_denylist=refused_modules(), instantiate_subclass_spec_in_any=False)
 
 
 class Command(LightningCLI):
@@ -57,6 +64,33 @@ class Command(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         self.start()
+
+
+def take_hyperparameters(module: LightningModule) -> dict[str, Any]:
+    """Returns what Lightning would give the loggers of a module's hyper-parameters, and keeps it from doing so.
+
+    Args:
+        module: About to be trained or evaluated. Its checkpoints have the hyper-parameters as before.
+
+    >>> from lightning_priors.techniques import Pretrained
+    >>> module = Pretrained(lr=0.5)
+    >>> take_hyperparameters(module)["lr"], take_hyperparameters(module)
+    (0.5, {})
+    """
+    asked, module._log_hyperparams = module._log_hyperparams, False
+    return {name: value for name, value in module.hparams_initial.items() if name != "_class_path"} if asked else {}
+
+
+def take_model_request(logger: WandbLogger) -> bool:
+    """Says whether a W&B logger is to keep the selected checkpoint, and keeps it from doing so itself.
+
+    Args:
+        logger: With ``log_model=True`` or not; one that is to keep all checkpoints as they are written does so.
+    """
+    asked = logger._log_model is True
+    if asked:
+        logger._log_model = False
+    return asked
 
 
 class Argument(NamedTuple):

@@ -20,14 +20,25 @@ from torchmetrics import Metric
 
 from lightning_priors.callbacks import PredictionWriter, RunCheckpoint, StartReport, WholeFiles, run_folder
 from lightning_priors.cli.class_paths import check_class_paths, not_a_class
-from lightning_priors.cli.errors import explain, missing_package
+from lightning_priors.cli.errors import explain
 from lightning_priors.cli.interruption import plain_interruptions
-from lightning_priors.cli.lightning import Command, import_path, make_optional, option_names
+from lightning_priors.cli.lightning import Command, import_path, make_optional, option_names, take_hyperparameters
+from lightning_priors.cli.mistakes import mistake_of
 from lightning_priors.cli.quiet import less_noise
 from lightning_priors.cli.run_folders import remove_failed_start, run_of, unused
 from lightning_priors.cli.short_help import help_text
+from lightning_priors.cli.trainer_options import check_trainer
 from lightning_priors.cli.user_modules import import_failure, watched_imports, working_folder_importable
 from lightning_priors.cli.wandb_offline import go_offline_if_needed, session
+from lightning_priors.cli.wandb_run import (
+    asked_for_model,
+    directions,
+    log_classifier,
+    propose,
+    run_name,
+    run_tags,
+    summarise_by_best,
+)
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.sources import Source
 from lightning_priors.errors import PriorError
@@ -35,6 +46,7 @@ from lightning_priors.priors import Prior
 from lightning_priors.shipped import config_folder, find_config
 from lightning_priors.techniques import PriorModule
 from lightning_priors.trained.checkpoint import changes, fits, read_checkpoint, trained_technique
+from lightning_priors.whole_files import write_text
 from lightning_priors.yaml_file import read_yaml
 
 LINKED = ("num_classes", "aux_num_classes")
@@ -97,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
         except MisconfigurationException as error:
             raise PriorError(" ".join(str(error).split())) from error
         except Exception as error:
-            if mistake := mistake_behind(error):
+            if mistake := mistake_of(error):
                 raise mistake from error
             raise
     return 0
@@ -153,7 +165,8 @@ class RunFolder(CSVLogger):
 class RunRecord(SaveConfigCallback):
     """Writes config.yaml into the run folder and the full configuration to W&B.
 
-    Lightning's own callback writes to a folder that all runs share when the logger is not a file logger.
+    Lightning's own callback writes to a folder that all runs share when the logger is not a file logger. Other loggers
+    than W&B's get the module's hyper-parameters; W&B would have them twice.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
@@ -164,10 +177,17 @@ class RunRecord(SaveConfigCallback):
         text = self.parser.dump(self.config, skip_none=False)
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(text)
+        write_text(folder / "config.yaml", text)
+        hyperparameters = take_hyperparameters(pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_hyperparams({**yaml.safe_load(text), "run_folder": str(folder)})
+                linked = {name: hyperparameters[name] for name in LINKED if name in hyperparameters}
+                logger.log_hyperparams({**yaml.safe_load(text), **linked, "run_folder": str(folder)})
+                if isinstance(pl_module, PriorModule):
+                    selection = self.config.checkpoint
+                    summarise_by_best(logger.experiment, directions(pl_module, selection.monitor, selection.mode))
+            elif hyperparameters:
+                logger.log_hyperparams(hyperparameters)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the choice of optimizer and scheduler, which are no hyper-parameters of the module."""
@@ -246,6 +266,13 @@ class PriorCLI(Command):
             self.parser_of(config.subcommand).set_defaults({"data.source": {"class_path": source}})
         return given
 
+    def seed(self) -> None:
+        """Seeds all random number generators, which take no more than 32 bits."""
+        seed = self.config[self.subcommand].get("seed_everything")
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+            raise PriorError(f"--seed_everything is from 0 to {2**32 - 1}, not {seed}")
+        super().seed()
+
     def before_instantiate_classes(self) -> None:
         """Reads the checkpoint before anything is built, and takes W&B offline where it cannot be reached."""
         config = self.config[self.config.subcommand]
@@ -267,6 +294,7 @@ class PriorCLI(Command):
         The first logger decides where checkpoints, panels and the configuration go.
         """
         options = self.built("trainer")
+        check_trainer(options)
         if options.enable_checkpointing is False:
             self.parser_of(str(self.subcommand)).callback_keys.remove("checkpoint")
             self.trainer_defaults["callbacks"] = self._reporters()
@@ -280,8 +308,10 @@ class PriorCLI(Command):
             kwargs["logger"] = [*own, *loggers]
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except ValueError as error:  # a strategy or a plug-in that it does not know
+        except (ValueError, TypeError) as error:  # a strategy, a plug-in or a number of devices that it does not know
             raise PriorError(" ".join(str(error).split())) from error
+        if options.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
+            raise PriorError("--trainer.sync_batchnorm works on GPUs alone; leave it out")
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one that the user gave
             trainer.strategy.checkpoint_io = WholeFiles()
         return trainer
@@ -325,6 +355,13 @@ class PriorCLI(Command):
                 f"a resumed run keeps its options ({changed}); for a new run from these weights use --model.weights"
             )
 
+    def start(self) -> None:
+        """Says what a W&B run is to be called, and starts."""
+        seed = self.config[self.subcommand].seed_everything
+        name = run_name(self.model, self.datamodule, seed)
+        propose(self.trainer.loggers, name, str(self.subcommand), run_tags(self.model))
+        super().start()
+
     def before_validate(self) -> None:
         """Says when there is nothing trained to evaluate."""
         if self.checkpoint is None:
@@ -332,11 +369,23 @@ class PriorCLI(Command):
 
     before_test = before_predict = before_validate
 
+    def before_fit(self) -> None:
+        """Notes the W&B loggers that are to keep the classifier."""
+        self.keepers = asked_for_model(self.trainer.loggers)
+
     def after_fit(self) -> None:
         """Says where the best checkpoint is and how good it was."""
         best = self.trainer.checkpoint_callback
         if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             rank_zero_info(f"best {best.monitor} {best.best_model_score:.4f}: {_short(best.best_model_path)}")
+            if self.trainer.is_global_zero:
+                self.keep_classifier(best)
+
+    def keep_classifier(self, best: ModelCheckpoint) -> None:
+        """Gives the selected checkpoint to the W&B loggers that are to keep it."""
+        about = {"monitor": best.monitor, "score": float(best.best_model_score or 0.0)}
+        for logger in self.keepers:
+            log_classifier(logger, self.model, best.best_model_path, run_folder(self.trainer), about)
 
 
 def _reset_choices(arguments: Sequence[str]) -> list[str]:
@@ -372,23 +421,6 @@ def _chosen(config: Namespace) -> dict[str, Any]:
     """Returns `CHOICES` with their arguments, as plain values that a checkpoint can hold."""
     given = {name: config.model.get(f"init_args.{name}") for name in CHOICES}
     return {name: value.as_dict() if isinstance(value, Namespace) else value for name, value in given.items()}
-
-
-def mistake_behind(error: BaseException | None) -> PriorError | None:
-    """Returns the user's mistake among the causes of an error, because the parser wraps what a constructor raises.
-
-    Args:
-        error: Any error.
-
-    >>> mistake_behind(ValueError("no such class")) is None
-    True
-    """
-    first = error
-    while error is not None and not isinstance(error, PriorError):
-        if isinstance(error, ModuleNotFoundError) and (line := missing_package(str(error), str(first))):
-            return PriorError(line)
-        error = error.__cause__
-    return error
 
 
 def _short(path: str) -> str:

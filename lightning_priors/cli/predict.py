@@ -14,13 +14,16 @@ from tqdm import tqdm
 from lightning_priors.callbacks.drawing import Evidence, draw_prediction
 from lightning_priors.cli.main import Parser
 from lightning_priors.cli.quiet import less_noise
+from lightning_priors.cli.user_modules import import_own, working_folder_importable
 from lightning_priors.data.sources.base import UnreadableImageError
 from lightning_priors.errors import PriorError
+from lightning_priors.parser import add_own
 from lightning_priors.trained import Prediction, TrainedClassifier, load
 from lightning_priors.trained.finding import Found, find_pictures, names_below
 from lightning_priors.trained.loading import run_folder_of
 from lightning_priors.trained.output import OUTPUT, carried_names, open_output
 from lightning_priors.trained.pictures import pixels
+from lightning_priors.whole_files import write_figure
 
 DESCRIPTION = """\
 Classifies pictures and writes for each its path, label, the label's probability and those of all classes.
@@ -51,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         options = _parser().parse_args(list(arguments))
         if not options.pictures:
             raise PriorError("predict RUN needs PICTURES: a file, a folder, a pattern, a .txt list, a .csv table or -")
-        classifier = load(options.run, device=_device(options.device))
+        with working_folder_importable():
+            import_own(options.own)
+            classifier = load(options.run, device=_device(options.device))
         found = find_pictures(options.pictures)
         _run(classifier, found, options, run_folder_of(options.run))
     return 0
@@ -70,6 +75,7 @@ def _parser() -> Parser:
         help="files, folders, patterns, lists of paths (.txt), tables with a column path, file or file_name (.csv), "
         "- for paths on the standard input",
     )  # fmt: skip
+    add_own(parser)
     parser.add_argument(
         "--out", metavar="FILE", help="a .csv or .jsonl, or - for the terminal; by default RUN/predict/predictions.csv"
     )
@@ -150,7 +156,7 @@ def _answers(classifier: TrainedClassifier, found: list[Found], options: Namespa
 def _draw(said: Prediction, file: Path, class_names: Sequence[str]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     picture = pixels(said.name).permute(1, 2, 0).numpy()
-    draw_prediction(picture, Evidence(said.logits[None], said.cam[None], {}), class_names).savefig(file)
+    write_figure(file, draw_prediction(picture, Evidence(said.logits[None], said.cam[None], {}), class_names))
 
 
 def _say_renamed(names: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from lightning_priors.cli.errors import subclasses
 from lightning_priors.cli.lightning import named
 from lightning_priors.cli.user_modules import import_failure, watched_imports
 from lightning_priors.data import PriorDataModule
+from lightning_priors.data.sources.annotated import Annotated
 from lightning_priors.errors import PriorError
 
 LEFT = 30
@@ -100,7 +101,7 @@ def _overview(command: str, bases: Mapping[str, type]) -> str:
             "\n--model.priors+ NAME, a prior of Combined, GlobalLocal, MAXL; its options: --model.priors+ NAME --help",
             *_kinds(bases["model.priors"]),
             "\n--data.source NAME, the images; its options: --data.source NAME --help",
-            *_kinds(bases["data.source"]),
+            *_sources(bases["data.source"]),
             "\nthe batches",
             *data,
             "\nthe training",
@@ -127,9 +128,29 @@ def _about(option: str, name: str, base: type) -> str:
     return class_help(option, owner) if isinstance(owner, type) and issubclass(owner, base) else ""
 
 
+def _sources(base: type) -> list[str]:
+    """The sources; those of one annotation format and those that change another source share their lines."""
+    kinds = {name: kind for name, kind in sorted(subclasses(base).items()) if kind is not base}
+    formats = [name for name, kind in kinds.items() if issubclass(kind, Annotated)]
+    around = [name for name, kind in kinds.items() if "source" in inspect.signature(kind).parameters]
+    return [
+        *_lines({name: kind for name, kind in kinds.items() if name not in {*formats, *around}}),
+        *_named_together("files of an annotation tool:", formats),
+        *_named_together("change another source:", around),
+    ]
+
+
+def _named_together(what: str, names: Sequence[str]) -> list[str]:
+    text = f"{what} {', '.join(names)}"
+    return textwrap.wrap(text, _width() - 2, initial_indent="  ", subsequent_indent="    ")
+
+
 def _kinds(base: type) -> list[str]:
     """The classes that an option takes, one line each."""
-    kinds = {name: kind for name, kind in sorted(subclasses(base).items()) if kind is not base}
+    return _lines({name: kind for name, kind in sorted(subclasses(base).items()) if kind is not base})
+
+
+def _lines(kinds: Mapping[str, type]) -> list[str]:
     width = max(map(len, kinds), default=0)
     return [
         _one_line((name, parse(inspect.getdoc(kind) or "").short_description or ""), width)

@@ -1,5 +1,6 @@
 """Finds the user's modules in the working folder, and says why one cannot be imported or has no such class."""
 
+import importlib
 import inspect
 import pkgutil
 import sys
@@ -11,7 +12,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
-from lightning_priors.errors import nearest
+from lightning_priors.errors import PriorError, nearest
 from lightning_priors.import_path import failure_line, message_line
 
 
@@ -99,6 +100,37 @@ class _WatchedLoader(SourceFileLoader):
             raise
         else:
             del self.failures[before:]
+
+
+def import_own(paths: Sequence[str]) -> None:
+    """Imports what a run uses of the user's own, so that it is found when the run is loaded.
+
+    Args:
+        paths: Dotted names of classes or functions, such as ``my_techniques.LabelSmoothing``.
+
+    Raises:
+        PriorError: If there is no such module or name in it, or the module cannot be imported.
+
+    >>> import_own(["lightning_priors.techniques.Pretrained"])
+    >>> import_own(["lightning_priors.techniques.Pretraind"])
+    Traceback (most recent call last):
+    lightning_priors.errors.PriorError: --own: there is no class 'lightning_priors.techniques.Pretraind'; did you ...
+    """
+    for path in paths:
+        module, _, name = path.rpartition(".")
+        if not all(part.isidentifier() for part in (*module.split("."), name)):
+            raise PriorError(f"--own takes a dotted name such as my_techniques.LabelSmoothing, not {path!r}")
+        with watched_imports() as failures:
+            try:
+                found = hasattr(importlib.import_module(module), name)
+            except Exception as error:  # whatever a user's module raises
+                if line := import_failure(error, failures):
+                    raise PriorError(line) from error
+                if not isinstance(error, ImportError):
+                    raise
+                found = False
+        if not found:
+            raise PriorError(f"--own: {missing_class(path, None) or f'there is no module {module!r}'}")
 
 
 def import_failure(error: BaseException, failures: Sequence[BaseException]) -> str:

@@ -13,6 +13,17 @@ from urllib.parse import urlsplit
 
 SECONDS_TO_ANSWER = 3.0
 
+VARIABLES = (
+    "WANDB_MODE",
+    "WANDB_SILENT",
+    "WANDB_NAME",
+    "WANDB_JOB_TYPE",
+    "WANDB_TAGS",
+    "WANDB_DATA_DIR",
+    "WANDB_ERROR_REPORTING",
+)
+"""Of the environment; those that a command sets for its W&B run."""
+
 
 def go_offline_if_needed() -> None:
     """Sets W&B's offline mode when there is no key or no network, and says so; a mode that the user has set stays.
@@ -29,7 +40,7 @@ def go_offline_if_needed() -> None:
     if "WANDB_MODE" in os.environ:
         return
     url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    reason = _reason_to_be_offline(url)
+    reason = reason_to_be_offline(url)
     if reason:
         os.environ["WANDB_MODE"] = "offline"
         os.environ.setdefault("WANDB_SILENT", "true")  # its ten lines say less than the two of ours
@@ -37,8 +48,13 @@ def go_offline_if_needed() -> None:
 
 
 @contextmanager
-def session() -> Iterator[None]:
-    """Ends a W&B run with the command that started it, says how to send an offline run, and restores the mode.
+def session(say: bool = True) -> Iterator[None]:
+    """Ends a W&B run with the command that started it, as failed if that fails, and restores `VARIABLES`.
+
+    Args:
+        say: Whether to say how an offline run is sent.
+
+    W&B's reports of its own errors to its makers are off, unless WANDB_ERROR_REPORTING asks for them.
 
     >>> before = os.environ.get("WANDB_MODE")
     >>> with session():
@@ -47,18 +63,32 @@ def session() -> Iterator[None]:
     >>> os.environ.get("WANDB_MODE") == before
     True
     """
-    before = {name: os.environ.get(name) for name in ("WANDB_MODE", "WANDB_SILENT")}
+    before = {name: os.environ.get(name) for name in VARIABLES}
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         yield
+    except BaseException:
+        _finish(say, exit_code=1)
+        raise
+    else:
+        _finish(say, exit_code=0)
     finally:
-        _finish()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
 
 
-def _reason_to_be_offline(url: str) -> str:
-    """Says why a W&B server cannot be used; empty if it can."""
+def reason_to_be_offline(url: str) -> str:
+    """Says why a W&B server cannot be used; empty if it can.
+
+    Args:
+        url: Of the server.
+
+    >>> from unittest.mock import patch
+    >>> with patch.dict(os.environ, {"NETRC": "/nowhere", "WANDB_API_KEY": ""}):
+    ...     reason_to_be_offline("https://wandb.example")
+    'no API key for wandb.example (`wandb login` stores one)'
+    """
     host = urlsplit(url).hostname or url
     if not (os.environ.get("WANDB_API_KEY") or _stored_key(host)):
         return f"no API key for {host} (`wandb login` stores one)"
@@ -102,13 +132,13 @@ def _answers(url: str) -> bool:
     return bool(answers) and answers[0]
 
 
-def _finish() -> None:
+def _finish(say: bool, exit_code: int) -> None:
     wandb = sys.modules.get("wandb")
     if wandb is None or wandb.run is None:
         return
     folder, offline = Path(wandb.run.dir).parent, wandb.run.offline
-    wandb.finish()
+    wandb.finish(exit_code=exit_code)
     wandb.teardown()  # its background process would resolve the next run's relative folder in this run's working folder
-    if offline:
+    if offline and say:
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         print(f"W&B: logged offline; send it with: wandb sync {shown}")

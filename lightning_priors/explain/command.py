@@ -1,7 +1,7 @@
 """The command ``lightning-priors explain``: measures a classifier on a split and writes page and numbers."""
 
+import argparse
 import json
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,22 +9,24 @@ from typing import Any, Literal, NamedTuple
 from jsonargparse import Namespace
 
 from lightning_priors.cli.data_options import parse_data
-from lightning_priors.cli.main import Parser, mistake_behind
+from lightning_priors.cli.main import Parser
+from lightning_priors.cli.mistakes import mistake_behind
 from lightning_priors.cli.quiet import less_noise
-from lightning_priors.cli.user_modules import working_folder_importable
+from lightning_priors.cli.user_modules import import_own, working_folder_importable
 from lightning_priors.data import PriorDataModule
 from lightning_priors.data.datamodule import PriorDataset
-from lightning_priors.data.transforms import PriorTransform
 from lightning_priors.errors import PriorError
 from lightning_priors.explain.against import compared, disagreements, most_wrong
-from lightning_priors.explain.measure import Answers, BackgroundAnswers, measure, measure_backgrounds
+from lightning_priors.explain.measure import Answers, BackgroundAnswers, images_of, measure, measure_backgrounds
 from lightning_priors.explain.page import page
 from lightning_priors.explain.pictures import Shown, shown
 from lightning_priors.explain.report import Report, report
 from lightning_priors.explain.verdict import verdict
+from lightning_priors.parser import add_own
 from lightning_priors.trained import TrainedClassifier, load
 from lightning_priors.trained.from_timm import load_timm
 from lightning_priors.trained.loading import best_device, run_folder_of
+from lightning_priors.whole_files import write_text
 
 DESCRIPTION = """\
 Writes one page that says where a classifier looks and whom it fails, and beside it the same numbers as JSON. Without
@@ -80,18 +82,22 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _add_options(parser: Parser) -> None:
-    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run", nargs="?", metavar="RUN", help="a run folder or checkpoint; left out with --timm")
     parser.add_argument("--split", type=Literal["test", "val"], default="test", help="the images to look at")
     parser.add_argument("--against", metavar="RUN2", help="a second run or checkpoint, on the same images")
     parser.add_argument("--timm", metavar="NAME", help="instead of RUN a timm model, such as resnet18")
     parser.add_argument("--weights", metavar="FILE", help="the weights of the timm model, with its head")
+    add_own(parser)
     parser.add_argument("--out", metavar="DIR", help="the folder of page and JSON; by default RUN/explain")
     parser.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1; by default a GPU where there is one")
 
 
 def _run(arguments: list[str]) -> None:
     run = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # a wrong run is said before its data is read
+    add_own(early)
+    import_own(early.parse_known_args(arguments)[0].own)
     first = None if run is None else load(run, device="cpu")  # a wrong run is said before its data is looked for
     given = [*_config_of(run, arguments), *arguments]
     data, options = parse_data(given, _add_options, "lightning-priors explain", DESCRIPTION)
@@ -108,7 +114,7 @@ def _run(arguments: list[str]) -> None:
         [options.timm or type(first.technique).__name__, *(type(each.technique).__name__ for _, each in loaded[1:])]
     )
     candidates = [
-        Candidate(name, place, each.to(device), _images(each, place, data, options.split))
+        Candidate(name, place, each.to(device), images_of(each, place, data, options.split))
         for name, (place, each) in zip(names, loaded, strict=True)
     ]
     numbers, pictures = explained(candidates, data, options.split)
@@ -182,29 +188,6 @@ def _check_options(options: Namespace) -> None:
         raise PriorError("--timm NAME and --weights FILE belong together")
 
 
-def _images(classifier: TrainedClassifier, place: str, data: PriorDataModule, split: str) -> PriorDataset:
-    """The images of a split in the size that a classifier was trained on."""
-    names = classifier.class_names
-    if len(names) != data.num_classes:
-        raise PriorError(
-            f"{place} has {len(names)} classes ({', '.join(names[:5])}), "
-            f"the data {data.num_classes} ({', '.join(data.classes[:5])})"
-        )
-    if sorted(names) == sorted(data.classes) and names != data.classes:
-        raise PriorError(
-            f"{place} has the classes in another order: {', '.join(names)}; data: {', '.join(data.classes)}"
-        )
-    height, width = classifier.image_size
-    if height != width:
-        raise PriorError(f"{place} was trained on pictures of {width} x {height}; explain needs square ones")
-    loader = data.val_dataloader() if split == "val" else data.test_dataloader()
-    images = loader.dataset
-    assert isinstance(images, PriorDataset)
-    source = data.source
-    transform = PriorTransform(height, "none", source.part_names, source.keypoint_names)
-    return PriorDataset(source, images.indices, transform, seed=data.seed)
-
-
 def _measured(candidate: Candidate, data: PriorDataModule) -> Measured:
     asked = candidate.classifier, candidate.images
     answers = measure(*asked, data.batch_size, data.num_workers)
@@ -249,7 +232,7 @@ def _write(folder: Path, name: str, numbers: Report, pictures: dict[str, list[Sh
     for line in numbers["verdict"]:
         print(line)
     html, numbers_file = folder / f"{name}.html", folder / f"{name}.json"
-    numbers_file.write_text(json.dumps(numbers, indent=1, ensure_ascii=False), encoding="utf-8")
-    html.write_text(page(numbers, pictures), encoding="utf-8")
+    write_text(numbers_file, json.dumps(numbers, indent=1, ensure_ascii=False))
+    write_text(html, page(numbers, pictures))
     print(html)
     print(numbers_file)

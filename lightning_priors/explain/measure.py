@@ -9,7 +9,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lightning_priors.batch import PriorBatch, complete
+from lightning_priors.data import PriorDataModule
 from lightning_priors.data.datamodule import PriorDataset
+from lightning_priors.data.transforms import PriorTransform
+from lightning_priors.errors import PriorError
 from lightning_priors.explain.backgrounds import Exchange, Exchanged, before_others, target_alone
 from lightning_priors.functional.cam import evidence_map
 from lightning_priors.functional.prior_maps import KINDS, prior_map
@@ -60,6 +63,42 @@ class BackgroundAnswers(NamedTuple):
     """(M, K) logits of the target before the mean colour."""
     exchanged: Tensor
     """(M, K) logits of the target before other backgrounds."""
+
+
+def images_of(classifier: TrainedClassifier, place: str, data: PriorDataModule, split: str) -> PriorDataset:
+    """Takes the images of a split in the size that a classifier was trained on.
+
+    Args:
+        classifier: The classifier.
+        place: Its name in messages, such as its checkpoint.
+        data: It is set up for the split.
+        split: "val" or "test".
+
+    Returns:
+        The images as evaluation serves them.
+
+    Raises:
+        PriorError: If the classes are others, or the classifier is for pictures that are not square.
+    """
+    names = classifier.class_names
+    if len(names) != data.num_classes:
+        raise PriorError(
+            f"{place} has {len(names)} classes ({', '.join(names[:5])}), "
+            f"the data {data.num_classes} ({', '.join(data.classes[:5])})"
+        )
+    if sorted(names) == sorted(data.classes) and names != data.classes:
+        raise PriorError(
+            f"{place} has the classes in another order: {', '.join(names)}; data: {', '.join(data.classes)}"
+        )
+    height, width = classifier.image_size
+    if height != width:
+        raise PriorError(f"{place} was trained on pictures of {width} x {height}; explain needs square ones")
+    loader = data.val_dataloader() if split == "val" else data.test_dataloader()
+    images = loader.dataset
+    assert isinstance(images, PriorDataset)
+    source = data.source
+    transform = PriorTransform(height, "none", source.part_names, source.keypoint_names)
+    return PriorDataset(source, images.indices, transform, seed=data.seed)
 
 
 @torch.inference_mode()

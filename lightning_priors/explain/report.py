@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_auroc, multiclass_average_precision
 
-from lightning_priors.compare.statistics import paired_difference
 from lightning_priors.explain.backgrounds import WHAT_IS_DONE
 from lightning_priors.explain.measure import Answers, BackgroundAnswers
 from lightning_priors.metrics import GroupAccuracy
+from lightning_priors.metrics.ranking import AUROC, AveragePrecision, OneVersusRest
+from lightning_priors.statistics import paired_difference
 from lightning_priors.techniques.evaluation import class_metrics
 
 Report = dict[str, Any]
@@ -81,15 +81,12 @@ def ranking(logits: Tensor, label: Tensor) -> dict[str, float | None]:
     >>> ranking(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 0, 1]))
     {'auroc': 1.0, 'average_precision': 1.0}
     """
-    present = occurring(label)
-    if len(present) < 2:
-        return {"auroc": None, "average_precision": None}
-    classes, scores = logits.shape[1], logits.softmax(1)
-    of_each = {
-        "auroc": multiclass_auroc(scores, label, classes, average=None)[present],
-        "average_precision": multiclass_average_precision(scores, label, classes, average=None)[present],
-    }
-    return {name: plain(values.mean()) for name, values in of_each.items()}
+    return {"auroc": _ranked(AUROC(), logits, label), "average_precision": _ranked(AveragePrecision(), logits, label)}
+
+
+def _ranked(metric: OneVersusRest, logits: Tensor, label: Tensor) -> float | None:
+    metric.update(preds=logits, target=label)
+    return plain(metric.compute())
 
 
 def difference(first: Tensor, second: Tensor) -> Report:
@@ -133,7 +130,7 @@ def _by(answers: Answers, key: Tensor, names: Sequence[str]) -> list[Report]:
     """Accuracy and evidence within classes or groups, of those that occur."""
     accuracy = GroupAccuracy(int(key.max()) + 1)
     accuracy.update(answers.predicted, answers.label, key)
-    shares = accuracy.compute()
+    shares = accuracy.compute().reshape(-1)  # a single group's is a scalar
     return [
         {
             "name": names[number] if number < len(names) else f"group {number}",

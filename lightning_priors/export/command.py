@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_priors.compare.command import Parser
 from lightning_priors.errors import PriorError
+from lightning_priors.parser import Parser, add_own
 
 DESCRIPTION = """\
 Writes a trained classifier as a file with the outputs logits, cam and probabilities, and a model card beside it.
@@ -38,23 +38,27 @@ def main(argv: Sequence[str]) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run", metavar="RUN", help="a run folder, a checkpoint, or what lightning_priors.load takes")
     parser.add_argument("--format", required=True, choices=list(FILES), help="of the file")
+    add_own(parser)
     parser.add_argument("--out", metavar="FILE", help="by default model.onnx, .safetensors or .pt2 in RUN/export")
     try:
         options = parser.parse_args(argv)
     except SystemExit:  # --help
         return 0
-    _run(options.run, options.format, options.out)
+    _run(options.run, options.format, options.out, options.own)
     return 0
 
 
-def _run(run: str, kind: str, out: str | None) -> None:
+def _run(run: str, kind: str, out: str | None, own: Sequence[str]) -> None:
     # torch takes seconds to import: not before the options are known to be right
+    from lightning_priors.cli.user_modules import import_own, working_folder_importable
     from lightning_priors.export.pictures import pictures_for
     from lightning_priors.export.write import write
     from lightning_priors.trained import load
     from lightning_priors.trained.card import model_card
 
-    classifier = load(run, device="cpu")
+    with working_folder_importable():
+        import_own(own)
+        classifier = load(run, device="cpu")
     folder = folder_of(run)
     path = Path(out) if out else folder / "export" / FILES[kind]
     if path.suffix != Path(FILES[kind]).suffix:

@@ -48,7 +48,7 @@ def _validation_pictures(options: dict[str, Any]) -> list[Tensor]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(PriorDataModule, "data")
     with less_noise(), working_folder_importable():
-        data: PriorDataModule = parser.instantiate_classes(parser.parse_object({"data": options})).data
+        data: PriorDataModule = parser.instantiate(parser.parse_object({"data": options})).data
         data.setup("validate")
         images = cast(PriorDataset, data.val_dataloader().dataset)
     wanted = [images.indices[number % len(images)] for number in range(COUNT)]

@@ -9,6 +9,7 @@ from typing import Any
 import docstring_parser
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from lightning_priors.names import in_markdown
 from lightning_priors.techniques import PriorModule
 from lightning_priors.trained.description import Description
 
@@ -112,7 +113,7 @@ def model_card(description: Description, technique: type[PriorModule], run: Path
     facts = description["facts"]
     height, width = facts["image_size"]
     text = CARD.format(
-        title=f"{' or '.join(facts['class_names'][:3])}{' ...' if len(facts['class_names']) > 3 else ''}?",
+        title=f"{in_markdown(' or '.join(facts['class_names'][:3]))}{' ...' if len(facts['class_names']) > 3 else ''}?",
         about=_about(description, technique),
         data=_data(description),
         options=_options(description["options"], technique),
@@ -185,7 +186,7 @@ def _about(description: Description, technique: type[PriorModule]) -> str:
     backbone = description["options"].get("backbone", "")
     network = f" on the backbone `{backbone}`" if backbone else ""
     classes, name = len(description["facts"]["class_names"]), description["technique"]
-    made = f"trained with `{name}` of `{LIBRARY}` {description['version']}{network}"
+    made = f"trained with `{name}` of `{LIBRARY}` {in_markdown(description['version'])}{network}"
     return f"A classifier of {classes} classes, {made}. The technique: {' '.join(said.split())}"
 
 
@@ -193,8 +194,8 @@ def _data(description: Description) -> str:
     facts = description["facts"]
     height, width = facts["image_size"]
     lines = [
-        f"- Classes, in the order of the logits: {', '.join(facts['class_names'])}",
-        f"- Data: `{facts['data']}`" if facts["data"] else "- Data: not known",
+        f"- Classes, in the order of the logits: {in_markdown(', '.join(facts['class_names']))}",
+        f"- Data: {in_markdown(facts['data'])}" if facts["data"] else "- Data: not known",
         f"- Pictures: RGB, resized to {height} x {width} pixels (height x width), bilinear with antialiasing, "
         f"scaled to [0, 1], minus {facts['mean']}, divided by {facts['std']}",
     ]
@@ -205,12 +206,12 @@ def _options(options: Mapping[str, Any], technique: type) -> str:
     """The priors of a technique that takes a list of them, and all options in the words of the class's docstring."""
     lines = []
     for prior in options.get("priors") or []:
-        values = ", ".join(f"{name} = {value}" for name, value in prior["init_args"].items())
+        values = in_markdown(", ".join(f"{name} = {value}" for name, value in prior["init_args"].items()))
         lines.append(f"- The prior `{prior['class_path'].rpartition('.')[2]}`: {values or 'without options'}")
     params = docstring_parser.parse(technique.__doc__ or "").params
     said = {each.arg_name: " ".join((each.description or "").split()) for each in params}
     rows = [
-        f"| `{name}` | {json.dumps(value)} | {said.get(name, '')} |"
+        f"| `{name}` | {in_markdown(json.dumps(value))} | {said.get(name, '')} |"
         for name, value in options.items()
         if name != "priors"
     ]
@@ -222,7 +223,9 @@ def _results(metrics: Mapping[str, float], further: Mapping[str, Mapping[str, fl
     parts = []
     for title, numbers in tables.items():
         words = {name: METRICS.get(name.rpartition("/")[2], "") for name in numbers}
-        rows = [f"| {name} | {value:.4g} | {words[name]} |" for name, value in numbers.items()]
+        rows = [f"| {in_markdown(name)} | {value:.4g} | {words[name]} |" for name, value in numbers.items()]
         if rows:
-            parts.append("\n".join([f"{title}:", "", "| metric | value | meaning |", "|---|---|---|", *rows]))
+            parts.append(
+                "\n".join([f"{in_markdown(title)}:", "", "| metric | value | meaning |", "|---|---|---|", *rows])
+            )
     return "\n\n".join(parts) or "Nothing was measured."

@@ -1,6 +1,6 @@
 """Looks at the checkpoint that a command is given before anything is built from it."""
 
-import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,10 @@ from torch import nn
 from torchmetrics import Metric
 
 from lightning_priors.errors import PriorError, nearest
+from lightning_priors.trained.description import check_facts
+
+KINDS: Mapping[str, type] = {"hyper_parameters": dict, "chosen": dict, "metrics": dict, "technique": str}
+"""What the entries are that are looked into, where they are there."""
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -32,11 +36,28 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         files = sorted(Path(path).parent.glob("*.ckpt"))
         raise PriorError(f"there is no checkpoint {path}; {nearest(path, map(str, files))}".rstrip("; "))
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        checkpoint["state_dict"].keys()
-    except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as error:
+        with warnings.catch_warnings(action="ignore"):  # of a pickle that is refused anyway
+            checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever torch and pickle raise for foreign bytes
         raise PriorError(f"{path} is not a checkpoint of a training run") from error
+    if not isinstance(checkpoint, dict) or not _is_state(checkpoint.get("state_dict")):
+        raise PriorError(f"{path} is not a checkpoint of a training run")
+    for name, kind in KINDS.items():
+        if not isinstance(checkpoint.get(name, kind()), kind):
+            raise PriorError(
+                f"{path} is not a checkpoint of this library: its {name} is a {type(checkpoint[name]).__name__}"
+            )
+    if checkpoint.get("facts") is not None:
+        check_facts(checkpoint["facts"], path)
     return checkpoint
+
+
+def _is_state(content: object) -> bool:
+    """Says whether something is a ``state_dict``: tensors by their names, and what modules add of their own."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and (isinstance(value, torch.Tensor) or name.endswith("_extra_state"))
+        for name, value in content.items()
+    )
 
 
 def trained_technique(checkpoint: Mapping[str, Any]) -> str:

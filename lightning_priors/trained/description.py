@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
@@ -10,6 +11,8 @@ import torch
 import lightning_priors
 import lightning_priors.techniques
 from lightning_priors.errors import PriorError, nearest
+from lightning_priors.import_path import nothing_imported
+from lightning_priors.names import check_names
 from lightning_priors.techniques import PriorModule
 from lightning_priors.techniques.base import NOT_SAVED
 from lightning_priors.techniques.facts import Facts
@@ -111,18 +114,40 @@ def described(content: object, origin: str) -> Description:
     for name, kind in wanted.items():
         if not isinstance(given.get(name), kind):
             raise PriorError(f"{origin} describes no classifier: it has no {name}")
-    facts, options = given["facts"], given["options"]
-    names, size = facts.get("class_names"), facts.get("image_size")
-    if not _are(names, str) or not _are(size, int) or len(size) != 2 or min(size) < 1:
-        raise PriorError(f"{origin} does not hold class names and image size")
-    if not all(_are(facts.get(name), float) and len(facts[name]) == 3 for name in ("mean", "std")):
-        raise PriorError(f"{origin} does not hold the normalisation of the images")
+    check_facts(given["facts"], origin)
+    options = given["options"]
     if shareable(options) != options:
         strange = next(name for name, value in options.items() if shareable({name: value}) != {name: value})
         raise PriorError(f"{origin}: the option {strange!r} names a file or code, which is never read or run")
     if not all(isinstance(value, int | float) for value in given["metrics"].values()):
         raise PriorError(f"{origin}: a metric is no number")
     return cast(Description, {name: given[name] for name in wanted})
+
+
+def check_facts(facts: object, origin: str) -> None:
+    """Checks what a file says that a classifier was trained on.
+
+    Args:
+        facts: What was read; it may be anything.
+        origin: The file, for messages.
+
+    Raises:
+        PriorError: If something is missing or of the wrong kind.
+
+    >>> check_facts({"class_names": ["kakapo", "kea"], "image_size": "huge"}, "config.json")
+    Traceback (most recent call last):
+    lightning_priors.errors.PriorError: config.json does not hold class names and image size
+    """
+    given: Mapping[str, Any] = facts if isinstance(facts, dict) else {}
+    names, size = given.get("class_names"), given.get("image_size")
+    if not _are(names, str) or not _are(size, int) or len(cast(list[int], size)) != 2 or min(cast(list[int], size)) < 1:
+        raise PriorError(f"{origin} does not hold class names and image size")
+    check_names(cast(list[str], names), f"class in {origin}")
+    if not all(_are(given.get(name), float) and len(given[name]) == 3 for name in ("mean", "std")):
+        raise PriorError(f"{origin} does not hold the normalisation of the images")
+    counts = given.get("group_counts")
+    if counts != [] and not _are(counts, int):
+        raise PriorError(f"{origin} does not hold the number of images of each group")
 
 
 def _are(values: object, kind: type) -> bool:
@@ -147,7 +172,7 @@ def build(description: Description, origin: str, technique: type[PriorModule] | 
             raise PriorError(f"{origin}: {kind.__name__} has no option {name!r}; {nearest(name, known)}")
     try:
         # building draws first weights, and asks for gradients to see which weights matter
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        with nothing_imported(), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             built = kind(**description["options"])
     except Exception as error:  # whatever a constructor raises for values of the wrong kind
         raise PriorError(
@@ -159,22 +184,36 @@ def build(description: Description, origin: str, technique: type[PriorModule] | 
 
 
 def technique_named(name: str, origin: str) -> type[PriorModule]:
-    """Finds the technique of this library that has a name; nothing is imported for it.
+    """Finds the technique that has a name: one of this library, or one in a module that the program has imported.
+
+    Nothing is imported for it, so that a checkpoint cannot name something else to run.
 
     Args:
         name: Of the class.
         origin: The file that names it, for messages.
 
     Raises:
-        PriorError: If there is none.
+        PriorError: If there is none, or there are several.
 
     >>> technique_named("Pretraind", "a.ckpt")
     Traceback (most recent call last):
-    lightning_priors.errors.PriorError: a.ckpt names the technique 'Pretraind'; give its class as technique, or did ...
+    lightning_priors.errors.PriorError: a.ckpt names the technique 'Pretraind'; give its class as technique (--own), ...
     """
     known = {name: getattr(lightning_priors.techniques, name) for name in lightning_priors.techniques.__all__}
     classes = {name: kind for name, kind in known.items() if isinstance(kind, type) and issubclass(kind, PriorModule)}
-    if name not in classes:
+    found = [classes[name]] if name in classes else [kind for kind in _imported() if kind.__name__ == name]
+    if len(found) > 1:
+        places = ", ".join(kind.__module__ for kind in found)
+        raise PriorError(f"{origin} names the technique {name!r}, which several modules have: {places}")
+    if not found:
         said = f"names the technique {name!r}" if name else "does not say its technique"
-        raise PriorError(f"{origin} {said}; give its class as technique, or {nearest(name, classes)}")
-    return classes[name]
+        raise PriorError(f"{origin} {said}; give its class as technique (--own), or {nearest(name, classes)}")
+    return found[0]
+
+
+def _imported() -> list[type[PriorModule]]:
+    """The techniques in the modules that are imported."""
+    found: list[type[Any]] = [PriorModule]
+    for kind in found:  # the list grows: subclasses of subclasses
+        found += [below for below in kind.__subclasses__() if below not in found]
+    return [kind for kind in found if getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind]

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from lightning_priors.data.sources.reading import existing_file, hint_beside, read_table
+from lightning_priors.data.sources.paths import existing_file, hint_beside
+from lightning_priors.data.sources.reading import read_table
 from lightning_priors.errors import PriorError
 
 LIST, TABLE, INPUT = ".txt", ".csv", "-"

@@ -40,6 +40,7 @@ def load_timm(name: str, weights: str, class_names: Sequence[str], image_size: i
         image_size=[image_size, image_size],
         mean=list(IMAGE_MEAN),
         std=list(IMAGE_STD),
+        group_counts=[],
         data="",
     )
     return TrainedClassifier(technique, facts)

@@ -29,8 +29,8 @@ def load(
         where: A run folder, of which the best checkpoint is taken; a checkpoint; a safetensors file or a folder that
             `TrainedClassifier.save_pretrained` or ``lightning-priors export`` wrote; or, where there is no such path,
             a repository of the Hugging Face Hub, ``user/name``.
-        technique: Its class, where that is not one of this library; a checkpoint only tells its name and never
-            imports anything.
+        technique: Its class, where that is neither one of this library nor in a module that your program has imported;
+            a checkpoint only tells its name and never imports anything.
         device: Where to put the network; by default a GPU where there is one.
 
     Returns:
@@ -40,7 +40,8 @@ def load(
         PriorError: If there is no such run, checkpoint or repository, it names a technique that is not known, or it
             does not say what it was trained on.
 
-    Example:
+    Example::
+
         classifier = lightning_priors.load("runs/CAMRestriction/version_0")
         for said in classifier.predict(["one.jpg", "two.jpg"]):
             print(said.name, said.label, said.probabilities[said.label])
@@ -82,7 +83,12 @@ def trained_module(where: str | Path, technique: type[PriorModule] | None = None
         raise PriorError(f"{path} does not hold class names and image size; continue its run for an epoch to add them")
     # building draws first weights, which are overwritten, and asks for gradients to see which weights matter
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        return kind.load_from_checkpoint(path, map_location="cpu"), checkpoint
+        try:
+            return kind.load_from_checkpoint(path, map_location="cpu"), checkpoint
+        except PriorError:
+            raise
+        except Exception as error:  # whatever a constructor raises for values of the wrong kind
+            raise PriorError(f"{path} does not fit {kind.__name__}: {' '.join(str(error).split())}") from error
 
 
 def checkpoint_of(where: str | Path) -> Path:

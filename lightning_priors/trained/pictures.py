@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from lightning_priors.data.sources.reading import read_annotated_image
+from lightning_priors.data.sources.pictures import read_annotated_image
 from lightning_priors.errors import PriorError
 
 Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor

@@ -252,6 +252,19 @@ def test_the_lines_say_what_is_wanted(capsys):
     assert line == "run 'plain': config.yaml: --model.optimizer: attacked.touch is a function, not a class"
 
 
+@pytest.mark.parametrize("name", ["antigravity.fly", "this.s", "idlelib.idle.x", "turtledemo.clock.main"])
+@pytest.mark.parametrize("place", ["model", "optimizer", "callbacks", "plan", "argument action of a callback", "loss"])
+def test_no_module_of_pythons_own_is_imported_for_its_name(place, name, capsys):
+    """To import some of them opens a window or a browser, or prints a poem."""
+    before = set(sys.modules)
+    if place == "loss":
+        line = refused(capsys, ["fit", "--model=CAMRestriction", f"--model.loss={name}", *SMALL])
+    else:
+        line = refused(capsys, PLACES[place]({"class_path": name}))
+    assert f"{name} may not be named here: it could run commands, load code or change files" in line
+    assert not {module for module in set(sys.modules) - before if module.startswith(name.partition(".")[0])}
+
+
 TAGGED = "!!python/object/apply:os.system ['touch trace']"
 
 

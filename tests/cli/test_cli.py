@@ -167,8 +167,7 @@ class TestRunFolder:
         with Path("predicted/Pretrained/version_0/predictions.csv").open() as file:
             assert len(list(csv.DictReader(file))) == 8
 
-    def test_evaluation_without_a_checkpoint_is_said(self, caplog, monkeypatch):
-        monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    def test_evaluation_without_a_checkpoint_is_said(self, caplog):
         assert run_cli("test", *FIT[1:]) == 0
         assert "no --ckpt_path: test uses the weights that the model starts from" in caplog.text
 
@@ -231,8 +230,7 @@ class TestStart:
         options = ("--model.weights=nowhere.ckpt", "--data.source=unmasked.Unmasked", *SMALL)
         assert "needs batch['mask']" in error_line(capsys, "fit", "--model=CAMRestriction", *options)
 
-    def test_says_what_was_chosen(self, caplog, monkeypatch):
-        monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    def test_says_what_was_chosen(self, caplog):
         caplog.set_level("INFO")
         assert run_cli("fit", "--model=CAMRestriction", "--data.annotated_fraction=0.5", *SMALL[:4],
                        "--data.image_size=24", *SMALL[5:], "--trainer.max_epochs=1") == 0  # fmt: skip
@@ -243,8 +241,7 @@ class TestStart:
         (cells,) = [line for line in lines if line.startswith("evidence map: ")]
         assert cells.startswith("evidence map: 3 x 3 cells of an image of 24 x 24 pixels, too coarse")
 
-    def test_says_that_another_prior_is_used_than_asked_for(self, caplog, monkeypatch):
-        monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    def test_says_that_another_prior_is_used_than_asked_for(self, caplog):
         caplog.set_level("INFO")
         Path("masked.py").write_text(self.UNMASKED.replace("'label')", "'label', 'mask', 'mask_valid')"))
         options = ("--model.prior=part_boxes", "--data.source=masked.Unmasked", *SMALL, "--trainer.max_epochs=1")

@@ -129,7 +129,7 @@ def test_what_is_wrong_with_the_data_is_one_line_and_writes_nothing(capsys):
     ("arguments", "line"),
     [
         ([], "error: init: the following arguments are required: FOLDER\n"),
-        (["mine", "--dat", "x"], "error: init: no option --dat; did you mean '--data'?\n"),
+        (["mine", "--dat", "x"], "error: init has no option --dat; did you mean '--data'?\n"),
         (["nowhere"], "error: there is no file or folder nowhere; give your data with --data PATH\n"),
         (["."], " is neither a folder of class folders, nor a table (CSV)"),
     ],

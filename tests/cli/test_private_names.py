@@ -26,6 +26,8 @@ ALLOWED = {
     "_load_from_state_dict": "torch's nn.Module: what it calls for each submodule of a state dict that is loaded",
     "_save_to_state_dict": "torch's nn.Module: what it calls for each submodule whose state is asked for",
     "_option_string_actions": "Python's argparse has no public list of a parser's options",
+    "_to_model": "wandb-workspaces has no public way to write its objects as plain values",
+    "_exit": "public: Python's os ends a process with it",
     "_replace": "public: the method of a named tuple",
     "_fields": "public: the attribute of a named tuple",
     "_version": "torch's Tensor: how often it was written to",

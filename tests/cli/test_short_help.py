@@ -24,7 +24,7 @@ def test_the_overview_is_short_and_begins_with_what_is_ours(command, capsys):
     assert len(lines) < 90
     assert all(len(line) <= 120 for line in lines)
     names = [line.split()[0] for line in lines if line[:2] == "  " != line[1:3]]
-    assert names[0] == "Auxiliary"
+    assert names[0] == "AFR"
     assert {"CAMRestriction", "Restriction", "Waterbirds", "--data.image_size"} <= set(names)
     assert [name for name in names if name.startswith("--trainer.")] == [f"--trainer.{name}" for name in TRAINER]
     assert names.index("MAXL") < names.index("Restriction") < names.index("Table") < names.index("--data.seed")
@@ -58,6 +58,13 @@ def test_the_options_of_a_class_are_all_there_with_what_they_are(arguments, owne
 def test_every_option_of_the_data_is_told():
     text = help_text(["fit", "--help"], CLASS_OPTIONS)
     assert all(f"--data.{name}" in text for name in inspect.signature(PriorDataModule).parameters)
+
+
+def test_every_source_is_told():
+    text = help_text(["fit", "--help"], CLASS_OPTIONS)
+    told = set(text.replace(",", " ").split())
+    kinds = [kind for kind in vars(sources).values() if inspect.isclass(kind) and issubclass(kind, sources.Source)]
+    assert {kind.__name__ for kind in kinds if not inspect.isabstract(kind)} <= told
 
 
 def test_a_class_that_is_not_there_is_one_line(capsys):

@@ -290,7 +290,7 @@ class TestHints:
             ("energi", "there is no guidance loss 'energi'; did you mean 'energy'?"),
             ("mine.outsid", "the module mine has no 'outsid'; did you mean 'outside'?"),
             ("mien.outside", "there is no module mien; did you mean 'mine'?"),
-            ("os.system", "guidance loss os.system: a function of two tensors is wanted"),
+            ("os.system", "os.system may not be named here: it could run commands, load code or change files"),
             ("mine.Toy", "guidance loss mine.Toy: a function of two tensors is wanted"),
         ],
     )

@@ -9,7 +9,7 @@ import torch
 from known_classifiers import CLASSES, Squares, reader, squares
 from scipy.stats import bootstrap, rankdata
 
-from lightning_priors.compare import statistics
+from lightning_priors import statistics
 from lightning_priors.explain.backgrounds import others, without_target
 from lightning_priors.explain.command import Candidate, explained
 from lightning_priors.explain.page import found, page

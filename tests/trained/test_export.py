@@ -102,6 +102,7 @@ def test_a_network_of_one_size_says_so(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_network_that_pads_by_the_size_is_exported_for_its_own(tmp_path):
     facts = {"class_names": ["a", "b"], "image_size": [64, 64], "mean": [0.5] * 3, "std": [0.2] * 3, "data": ""}
+    facts["group_counts"] = []
     classifier = TrainedClassifier(Pretrained(backbone="tf_efficientnet_lite0"), facts)
     pictures, _ = pictures_for(tmp_path)
     no, found = write(classifier, "onnx", tmp_path / "model.onnx", pictures)

@@ -167,12 +167,19 @@ class Mine(Pretrained):
     pass
 
 
-def test_a_technique_of_ones_own_is_given_by_its_class(tmp_path):
-    module = Mine(num_classes=2)
-    run = train(module, tmp_path)
-    with pytest.raises(PriorError, match="names the technique 'Mine'; give its class as technique"):
+def test_a_technique_of_ones_own_is_found_in_an_imported_module(tmp_path):
+    run = train(Mine(num_classes=2), tmp_path)
+    assert isinstance(lightning_priors.load(run).technique, Mine)
+
+
+def test_another_technique_is_given_by_its_class(tmp_path):
+    class Hidden(Pretrained):
+        pass
+
+    run = train(Hidden(num_classes=2), tmp_path)
+    with pytest.raises(PriorError, match="names the technique 'Hidden'; give its class as technique"):
         lightning_priors.load(run)
-    assert isinstance(lightning_priors.load(run, technique=Mine).technique, Mine)
+    assert isinstance(lightning_priors.load(run, technique=Hidden).technique, Hidden)
 
 
 def test_a_project_without_our_data_module_numbers_its_classes(tmp_path):

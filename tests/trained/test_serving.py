@@ -1,4 +1,4 @@
-"""The recipe of docs/serving.md: a real server answers a real request from an exported file."""
+"""The recipe of docs/export.md: a real server answers a real request from an exported file."""
 
 import json
 import os
@@ -67,6 +67,6 @@ def test_a_posted_picture_is_classified(server, tmp_path):
 
 
 def test_the_page_shows_the_program_that_is_tested():
-    page = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "export.md").read_text(encoding="utf-8")
     assert "{literalinclude} serving/app.py" in page
     assert "uvicorn --app-dir docs/serving app:app" in page
