@@ -12,10 +12,12 @@ a CPU under Linux resident memory is counted, on a GPU allocated memory. `--memo
 
 With "halves" one half of a batch judges the labels of the batch before, and the labels of the other half are judged
 next (`meta_batch: half`). "Published" is `PublishedMAXL`, the schedule of Liu et al. 2019: after each training step a
-second pass looks ahead and trains the generator, by double backward or by a central difference.
+second pass looks ahead and trains the generator, by double backward or by a central difference. "MixFlow-MG" computes
+the same derivative forward over reverse (`mixflow.py`), in the published schedule and in that of `MAXL`.
 
     python benchmarks/maxl_cost.py [--backbone vgg16_bn] [--batch-sizes 100 32] [--rounds 10] [--threads 1]
         [--device cpu] [--optimizer adamw] [--channels-last] [--variants ...] [--memory] [--memory-steps 1000]
+        [--json FILE]
 """
 
 import argparse
@@ -27,7 +29,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
@@ -35,6 +37,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from mixflow import MixFlowMAXL, MixFlowPublishedMAXL
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -53,6 +56,10 @@ VARIANTS: dict[str, Callable[..., PriorModule]] = {
     "human labels, two heads": partial(Auxiliary, aux_num_classes=[CLASSES * SUB_CLASSES], loss="focal"),
     "published, unrolled": partial(PublishedMAXL, subclasses=SUB_CLASSES, generator=OWN),
     "published, first order": partial(PublishedMAXL, subclasses=SUB_CLASSES, generator=OWN, method="first_order"),
+    "published, MixFlow-MG": partial(MixFlowPublishedMAXL, subclasses=SUB_CLASSES, generator=OWN, method="first_order"),
+    "own generator, every step, MixFlow-MG": partial(
+        MixFlowMAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=1
+    ),
     "own generator, every step": partial(MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=1),
     "own generator, every 5th": partial(MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=EVERY),
     "own generator, every step, halves": partial(
@@ -273,8 +280,8 @@ def memory_of(name: str, count: int) -> list[int]:
     return peaks
 
 
-def report_times(options: argparse.Namespace, count: int) -> None:
-    """Prints the table of times."""
+def report_times(options: argparse.Namespace, count: int) -> list[dict[str, Any]]:
+    """Prints the table of times, and gives its rows."""
     names = list(dict.fromkeys([SINGLE, *options.variants]))
     contestants = [Contestant(name, options, count) for name in names]
     for _ in range(FIRST_STEPS + options.rounds):
@@ -282,24 +289,44 @@ def report_times(options: argparse.Namespace, count: int) -> None:
             contestant.step()
     for contestant in contestants:
         contestant.finish()
-    single = contestants[0].milliseconds()
+    times = {contestant.name: contestant.milliseconds() for contestant in contestants}
     print(f"\nbatch {count:<38}{'ms':>10}{'ratio':>8}")
-    for contestant in contestants:
-        print(
-            f"{contestant.name:44}{contestant.milliseconds():10.1f}{contestant.milliseconds() / single:8.2f}",
-            flush=True,
-        )
+    for name, time_of_a_step in times.items():
+        print(f"{name:44}{time_of_a_step:10.1f}{time_of_a_step / times[SINGLE]:8.2f}", flush=True)
+    return rows_of("milliseconds", count, times)
 
 
-def report_memory(options: argparse.Namespace, count: int) -> None:
-    """Prints the table of peaks; the first and the last one show whether memory grows over a long run."""
+def report_memory(options: argparse.Namespace, count: int) -> list[dict[str, Any]]:
+    """Prints the table of peaks and gives its rows; the first and the last peak show whether memory grows."""
     print(f"\nbatch {count:<38}{'peak MB':>10}{'ratio':>8}{'first':>8}{'last':>8}")
-    single = 0
+    most: dict[str, float] = {}
     for name in dict.fromkeys([SINGLE, *options.variants]):
-        peaks = memory_of(name, count)[1:]  # the first cycle loads code
-        single = single or max(peaks)
-        first, last = peaks[0] / 2**20, peaks[-1] / 2**20
-        print(f"{name:44}{max(peaks) / 2**20:10.0f}{max(peaks) / single:8.2f}{first:8.0f}{last:8.0f}", flush=True)
+        peaks = [peak / 2**20 for peak in memory_of(name, count)[1:]]  # the first cycle loads code
+        most[name] = max(peaks)
+        ratio = most[name] / most[SINGLE]
+        print(f"{name:44}{most[name]:10.0f}{ratio:8.2f}{peaks[0]:8.0f}{peaks[-1]:8.0f}", flush=True)
+    return rows_of("megabytes", count, most)
+
+
+def rows_of(unit: str, count: int, values: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Gives a row for each variant, with the ratio to plain training."""
+    return [
+        {
+            "variant": name,
+            "batch": count,
+            "unit": unit,
+            "value": round(value, 1),
+            "ratio": round(value / values[SINGLE], 3),
+        }
+        for name, value in values.items()
+    ]
+
+
+def keep(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows into a file; rows of other variants, batches and units that it has stay."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    kept = {(row["unit"], row["batch"], row["variant"]): row for row in [*before, *rows]}
+    path.write_text(json.dumps(list(kept.values()), indent=1) + "\n", encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:
@@ -317,6 +344,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--memory", action="store_true", help="measure the memory and not the time")
     parser.add_argument("--memory-steps", type=int, default=0, help=f"a multiple of {EVERY}, with --memory")
+    parser.add_argument("--json", type=Path, help="a file for the rows; others that it has stay")
     parser.add_argument("--measure", choices=list(VARIANTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rounds % EVERY or options.memory_steps % EVERY:
@@ -334,10 +362,10 @@ def main() -> None:
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{options.threads} threads"
     print(f"{options.backbone}, {options.image_size} px, {where}, {options.rounds} rounds")
     for count in options.batch_sizes:
-        if options.memory:
-            report_memory(options, count)
-        else:
-            report_times(options, count)
+        report = report_memory if options.memory else report_times
+        rows = report(options, count)
+        if options.json:
+            keep(options.json, rows)
 
 
 if __name__ == "__main__":

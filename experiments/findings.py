@@ -11,6 +11,7 @@ win over the plan's.
 """
 
 import argparse
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,10 +26,10 @@ from lightning_priors.compare.report import Entry, markdown, summarise, text
 from lightning_priors.compare.resolve import Task, resolve
 from lightning_priors.compare.rows import Row
 from lightning_priors.compare.run import compare
-from lightning_priors.compare.statistics import CONFIDENCE, Difference, paired_difference
+from lightning_priors.statistics import CONFIDENCE, Difference, paired_difference
 
 SINGLE, FINER = "single", "finer"
-METRICS = ("test/acc", "test/auroc", "test/balanced_acc", "test/acc_hard")
+METRICS = ("test/acc", "test/auroc", "test/average_precision", "test/f1_macro", "test/balanced_acc", "test/acc_hard")
 
 
 class Study(NamedTuple):
@@ -74,7 +75,7 @@ def shown(difference: Difference) -> str:
 def first_finding(differences: Mapping[str, Difference]) -> str:
     """Says whether the primary task gains from the finer labels and from no others.
 
-    >>> yes, no = Difference(5, 0.02, 0.01, 0.03, ""), Difference(5, 0.0, -0.01, 0.01, "")
+    >>> yes, no = Difference(5, 0.02, 0.01, 0.03, "", 5, 0.06), Difference(5, 0.0, -0.01, 0.01, "", 5, 1)
     >>> first_finding({"single": no, "coarser": no, "finer": yes})
     'holds: finer +2.0 [+1.0, +3.0] gains; coarser +0.0 [-1.0, +1.0] do not'
     """
@@ -96,7 +97,7 @@ def second_finding(differences: Mapping[str, Difference], to_finer: Mapping[str,
         differences: Of each config to the single task.
         to_finer: Of each config that learns the finest task among others, to the config that learns it alone.
 
-    >>> yes, no = Difference(5, 0.02, 0.01, 0.03, ""), Difference(5, 0.0, -0.01, 0.01, "")
+    >>> yes, no = Difference(5, 0.02, 0.01, 0.03, "", 5, 0.06), Difference(5, 0.0, -0.01, 0.01, "", 5, 1)
     >>> second_finding({"finer": yes, "all": yes}, {"all": no})
     'holds: finer +2.0 [+1.0, +3.0]; beside it all +0.0 [-1.0, +1.0]'
     """
@@ -159,6 +160,23 @@ def run_study(plan: Plan, name: str, output: Path) -> tuple[Study | None, dict[s
     return study, failures
 
 
+def report(studies: Sequence[Study], output: Path) -> None:
+    """Prints and writes what the studies show, draws it, and writes the values of all runs."""
+    found = [metric for metric in METRICS if any(study.differences(metric) for study in studies)]
+    said = [sentence for study in studies for metric in found for sentence in sentences(study, metric)]
+    values = [
+        {"study": study.name, "run": row.run, "seed": row.seed}
+        | {metric: round(row.values[metric], 4) for metric in found if metric in row.values}
+        for study in studies
+        for row in study.rows
+    ]
+    paths = [output / f"findings.{suffix}" for suffix in ("md", "json", "png")]
+    paths[0].write_text("".join(f"- {sentence}\n" for sentence in said), encoding="utf-8")
+    paths[1].write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    draw(studies, found).savefig(paths[2])
+    print("\n".join([*said, *map(str, paths)]))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plans", nargs="+", metavar="PLAN")
@@ -181,11 +199,8 @@ def main() -> int:
             study, failed = run_study(given, name, options.output / name.replace(" ", "-"))
             failures |= {f"{name}, {run}": line for run, line in failed.items()}
             studies += [study] if study is not None else []
-    found = [metric for metric in METRICS if any(study.differences(metric) for study in studies)]
-    said = [sentence for study in studies for metric in found for sentence in sentences(study, metric)]
-    (options.output / "findings.md").write_text("".join(f"- {sentence}\n" for sentence in said), encoding="utf-8")
-    draw(studies, found).savefig(options.output / "findings.png")
-    print("\n".join([*said, str(options.output / "findings.md"), str(options.output / "findings.png")]))
+    if studies:
+        report(studies, options.output)
     for run, line in failures.items():
         print(f"failed: {run}: {line}")
     return 1 if failures else 0

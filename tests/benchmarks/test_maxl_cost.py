@@ -1,6 +1,7 @@
 """The table of what MAXL costs: what its lines mean, and that what it measures is measured; no test asserts a time."""
 
-import importlib.util
+import importlib
+import json
 import subprocess
 import sys
 from functools import partial
@@ -13,12 +14,10 @@ import torch
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def cost() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("maxl_cost", REPOSITORY / "benchmarks" / "maxl_cost.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+@pytest.fixture
+def cost(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    return importlib.import_module("maxl_cost")
 
 
 def options(cost: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str):
@@ -35,6 +34,19 @@ def test_every_variant_takes_its_turns(cost, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()[3:]
     assert [line[:44].strip() for line in lines] == ["single task", *names]
     assert all(float(line.split()[-2]) > 0 for line in lines)
+
+
+def test_rows_are_kept_beside_those_of_other_variants(cost, monkeypatch, capsys, tmp_path):
+    path = tmp_path / "cost.json"
+    other = {"unit": "megabytes", "batch": 4, "variant": "single task", "value": 1.0, "ratio": 1.0}
+    path.write_text(json.dumps([other, {**other, "unit": "milliseconds"}]))
+    options(cost, monkeypatch, "--variants", "published, MixFlow-MG", "--json", str(path))
+    cost.main()
+    rows = json.loads(path.read_text())
+    assert rows[0] == other
+    assert [row["variant"] for row in rows[1:]] == ["single task", "published, MixFlow-MG"]
+    assert rows[1]["value"] != 1
+    assert rows[2]["ratio"] == pytest.approx(rows[2]["value"] / rows[1]["value"], rel=0.05)
 
 
 def test_the_networks_are_trained_by_the_optimiser_that_is_asked_for(cost, monkeypatch):
@@ -64,8 +76,10 @@ def test_cycles_are_averaged_before_the_median(cost):
 def test_the_peak_is_that_of_what_was_held_in_between():
     """In a fresh process: an older one may have freed as much before and still hold it."""
     code = """
-import runpy, torch
-memory = runpy.run_path("benchmarks/maxl_cost.py")["Resident"]("cpu")
+import sys, torch
+sys.path.insert(0, "benchmarks")
+from maxl_cost import Resident
+memory = Resident("cpu")
 memory.restart()
 before = memory.now()
 held = torch.ones(64, 2**18)  # 64 MiB

@@ -1,6 +1,8 @@
 """The sentences about the findings, and the runs that they are drawn from."""
 
 import importlib.util
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -77,6 +79,26 @@ def test_the_picture_has_a_panel_for_each_study_and_metric_and_a_line_for_each_c
     assert [label.get_text() for label in axes.get_yticklabels()] == ["finer", "equal"]
     colours = [line.get_color() for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 2]
     assert colours[:2] == ["tab:green", "tab:red"]
+
+
+def test_the_values_of_all_runs_are_written(findings: ModuleType, tmp_path: Path) -> None:
+    findings.report([study(findings, finer=0.02, all=0.02)], tmp_path)
+    rows = json.loads((tmp_path / "findings.json").read_text())
+    assert rows[0] == {"study": "a study", "run": "single", "seed": 0, "test/acc": 0.8}
+    assert len(rows) == 3 * 5
+    assert "finding 2 holds" in (tmp_path / "findings.md").read_text()
+    assert (tmp_path / "findings.png").is_file()
+
+
+def test_where_no_run_ends_each_is_named(
+    findings: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(findings, "compare", lambda tasks, output: ([], {task.name: "wrong" for task in tasks}))
+    given = ["experiments/findings/target_glyphs.yaml", "--seeds", "3", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["findings.py", *given])
+    assert findings.main() == 1
+    assert "failed: target_glyphs, single, seed 3: wrong" in capsys.readouterr().out
 
 
 def test_each_seed_draws_its_own_training_images(findings: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
