@@ -4,8 +4,11 @@ import errno
 import importlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import lightning_priors
 from lightning_priors.errors import PriorError, Terminated, nearest
@@ -59,6 +62,9 @@ NO_PLACE = (
 )
 """What a place says where nothing can be read or written."""
 
+SECONDS_TO_TRY_AGAIN = 0.05
+"""How long after a lost Ctrl-C the signal is sent again; by then Python has left the callback that lost it."""
+
 HELP = """\
 usage: lightning-priors COMMAND [options]
 
@@ -92,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     try:
-        return _flushed(list(sys.argv[1:] if argv is None else argv))
+        with no_interrupt_lost():
+            return _flushed(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:
         _write_no_more()
         return 141
@@ -122,6 +129,40 @@ def last_line(error: PriorError) -> str:
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^[\w.]+Error: ", "", lines[-1])
+
+
+@contextmanager
+def no_interrupt_lost() -> Iterator[None]:
+    """Sends a Ctrl-C again that Python has dropped.
+
+    Python raises KeyboardInterrupt wherever the main thread is. In a finalizer or in the callback of a weak reference,
+    where torch's modules spend some of their time, it prints the exception and goes on, and the command would not end.
+
+    >>> import time, weakref
+    >>> class Thing: pass
+    >>> thing = Thing()
+    >>> gone = weakref.ref(thing, lambda reference: signal.raise_signal(signal.SIGINT))
+    >>> with no_interrupt_lost():
+    ...     del thing
+    ...     time.sleep(60)
+    Traceback (most recent call last):
+    KeyboardInterrupt
+    """
+    hook = sys.unraisablehook
+
+    def send_again(dropped: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            hook(dropped)
+            return
+        timer = threading.Timer(SECONDS_TO_TRY_AGAIN, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def _flushed(arguments: list[str]) -> int:

@@ -109,6 +109,16 @@ def start(*arguments: str, **options: object) -> "subprocess.Popen[str]":
     )
 
 
+def finish(process: "subprocess.Popen[str]", timeout: float = 300) -> tuple[str, str]:
+    """Waits for a process and gives what it printed; one that does not end is killed before the test fails."""
+    try:
+        return process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"no end after {timeout} s\n{out}\n{err}") from None
+
+
 def console(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Runs the console script, which does not search the working folder for modules."""
     return subprocess.run(

@@ -1,13 +1,16 @@
 """The light front: what it answers itself, what it hands over, and what it does not import."""
 
 import importlib.util
+import signal
 import subprocess
 import sys
+import time
 import tomllib
+import weakref
 from pathlib import Path
 
 import pytest
-from command_line import REPOSITORY, run_cli, start
+from command_line import REPOSITORY, finish, run_cli, start
 
 import lightning_priors
 from lightning_priors import cli
@@ -51,6 +54,35 @@ def test_ctrl_c_is_130_without_a_traceback(monkeypatch, capsys):
     monkeypatch.setattr(cli, "main", interrupted)
     assert run_cli("fit") == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_ctrl_c_in_a_callback_whose_errors_python_ignores_is_130(monkeypatch, capsys):
+    def interrupted_while_a_reference_dies(arguments):
+        thing = {1}
+        gone = weakref.ref(thing, lambda reference: signal.raise_signal(signal.SIGINT))  # noqa: F841
+        del thing
+        time.sleep(60)
+
+    monkeypatch.setattr(cli, "main", interrupted_while_a_reference_dies)
+    hook = sys.unraisablehook
+    assert run_cli("fit") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert sys.unraisablehook is hook
+
+
+def test_another_error_in_such_a_callback_is_told_as_before(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    def fails_while_a_reference_dies(arguments):
+        thing = {1}
+        gone = weakref.ref(thing, lambda reference: 1 / 0)  # noqa: F841
+        del thing
+        return 0
+
+    monkeypatch.setattr(cli, "main", fails_while_a_reference_dies)
+    assert run_cli("fit") == 0
+    assert [dropped.exc_type for dropped in told] == [ZeroDivisionError]
 
 
 def test_a_command_gets_its_arguments_and_gives_the_exit_code(monkeypatch):
@@ -144,7 +176,7 @@ def test_the_console_script_and_the_module_are_the_same():
     scripts = tomllib.loads(Path(REPOSITORY, "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"lightning-priors": "lightning_priors.__main__:main"}
     process = start("--version")
-    out, err = process.communicate()
+    out, err = finish(process)
     assert (process.returncode, out, err) == (0, f"lightning-priors {lightning_priors.__version__}\n", "")
 
 

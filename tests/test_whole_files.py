@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from command_line import FIT, REPOSITORY, start
+from command_line import FIT, REPOSITORY, finish, start
 from PIL import Image
 
 from lightning_priors.errors import PriorError
@@ -95,7 +95,7 @@ def test_a_run_that_is_ended_leaves_whole_files(sent, code, tmp_path, monkeypatc
         time.sleep(0.05)
     time.sleep(random.Random(int(sent)).random())
     process.send_signal(sent)
-    _, err = process.communicate(timeout=100)
+    _, err = finish(process, timeout=100)
     assert process.returncode == code, err
     assert "Traceback" not in err
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

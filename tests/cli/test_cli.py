@@ -14,7 +14,7 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from command_line import BROKEN_SOURCE, FIT, REPOSITORY, SMALL, TOY, run_cli, start
+from command_line import BROKEN_SOURCE, FIT, REPOSITORY, SMALL, TOY, finish, run_cli, start
 
 from lightning_priors import Pretrained, PriorDataModule
 from lightning_priors.cli.main import CHECKPOINT_DEFAULTS
@@ -472,7 +472,7 @@ class TestMistakes:
 
     def test_in_a_process_of_its_own_exits_with_2_and_says_nothing_else(self):
         process = start("fit", "--model=Pretraind")
-        out, err = process.communicate(timeout=300)
+        out, err = finish(process)
         assert (process.returncode, out) == (2, "")
         assert err == "error: --model: there is no class 'Pretraind'; did you mean 'Pretrained'?\n"
 
@@ -599,7 +599,7 @@ class TestProcess:
         while not checkpoint.is_file() and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(sent)
-        err = process.communicate(timeout=300)[1]
+        err = finish(process)[1]
         assert process.returncode == code, err
         assert "Traceback" not in err
         assert err.endswith(f"the same command with --ckpt_path {checkpoint}\n{word}\n")
@@ -608,7 +608,7 @@ class TestProcess:
 
     def test_a_run_says_what_matters_and_no_advertisement(self):
         process = start(*FIT)
-        out, err = process.communicate(timeout=300)
+        out, err = finish(process)
         assert process.returncode == 0, err
         assert re.search(r"best val/acc \d\.\d{4}: runs/Pretrained/version_0/checkpoints/best\.ckpt\n", err)
         shown = out + err
@@ -621,7 +621,7 @@ class TestProcess:
     def test_two_processes_share_one_run_folder(self):
         config = str(REPOSITORY / "configs" / "trainer" / "ddp.yaml")
         process = start(*FIT, "-c", config, "--trainer.devices=2")
-        err = process.communicate(timeout=300)[1]
+        err = finish(process)[1]
         assert process.returncode == 0, err
         assert os.listdir("runs/Pretrained") == ["version_0"]
         assert config_of(Path("runs/Pretrained/version_0"))["trainer"]["devices"] == "2"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import REPOSITORY, SMALL, run_cli
+from command_line import REPOSITORY, SMALL, finish, run_cli
 
 RUN = [word for word in SMALL if not word.startswith(("--trainer.devices", "--data.batch_size"))]
 
@@ -53,10 +53,10 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 def test_two_nodes_train_what_two_processes_of_one_node_train(tmp_path):
     one, two, port = tmp_path / "one", tmp_path / "two", free_port()
     apart = [torchrun(two, 2, node, 1, port) for node in (0, 1)]
-    said = [process.communicate(timeout=300)[0] for process in apart]
+    said = [finish(process)[0] for process in apart]
     assert [process.returncode for process in apart] == [0, 0], said
     together = torchrun(one, 1, 0, 2, free_port())
-    assert (together.communicate(timeout=300)[0], together.returncode)[1] == 0
+    assert (finish(together)[0], together.returncode)[1] == 0
     assert metrics(two) == metrics(one)
     assert len(metrics(two)) == 4
     assert os.listdir(two / "runs" / "CAMRestriction") == ["version_0"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from command_line import SMALL, run_cli, start
+from command_line import SMALL, finish, run_cli, start
 
 from lightning_priors.compare import main
 from lightning_priors.compare.rows import Row, read_rows
@@ -244,7 +244,7 @@ def test_a_killed_comparison_goes_on(capsys: pytest.CaptureFixture[str]) -> None
     wait_for("waiting")
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    process.communicate()
+    finish(process)
     before = rows()
     assert list(before) == [("quick", 0)]
     written = Path(before["quick", 0].checkpoint).stat().st_mtime_ns
@@ -272,7 +272,7 @@ def test_an_interrupted_comparison_keeps_what_is_finished(sent: signal.Signals, 
     wait_for("waiting")
     process.send_signal(sent)
     Path("go").touch()  # a termination is answered at the end of a step
-    out, err = process.communicate(timeout=120)
+    out, err = finish(process, timeout=120)
     assert process.returncode == code, err
     assert err.endswith(f"{word}\n")
     assert "Traceback" not in err
@@ -344,11 +344,11 @@ def test_side_by_side_killed_and_repeated_gives_what_one_after_the_other_gives(
     process = start("compare", "-c", "plan.yaml", "--jobs", "2")
     wait_for("out/runs.csv", 200)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    finish(process)
     before = len(read_rows(Path("out/runs.csv")))
     assert 1 <= before < 4
     again = start("compare", "-c", "plan.yaml", "--jobs", "2")
-    out, err = again.communicate(timeout=300)
+    out, err = finish(again)
     assert again.returncode == 0, err
     assert f"4 runs into out, {before} finished before" in out
     assert table() == expected

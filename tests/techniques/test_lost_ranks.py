@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, start
+from command_line import SMALL, finish, start
 
 MODULE = '''
 import os
@@ -35,7 +35,7 @@ def run(*options: str) -> tuple[int, list[str]]:
     """The exit code and the lines of both processes on the error output."""
     kept = [word for word in SMALL if word.partition("=")[0] not in {other.partition("=")[0] for other in TWO}]
     process = start("fit", *options, *kept, *TWO)
-    _, err = process.communicate(timeout=120)
+    _, err = finish(process, timeout=120)
     return process.returncode, err.splitlines()
 
 
