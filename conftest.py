@@ -88,7 +88,7 @@ def briefly() -> Iterator[None]:
         def run(trainer: L.Trainer, *arguments: Any, **options: Any) -> Any:
             trainer.limit_train_batches = trainer.limit_val_batches = 2
             trainer.limit_test_batches = trainer.limit_predict_batches = 2
-            trainer.fit_loop.max_epochs = 1
+            trainer.fit_loop.max_epochs = trainer.check_val_every_n_epoch = 1
             return loops[name](trainer, *arguments, **options)
 
         return run
@@ -96,6 +96,13 @@ def briefly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in loops:
             patch.setattr(L.Trainer, name, cut(name))
+        yield
+
+
+@pytest.fixture
+def brief_training() -> Iterator[None]:
+    """Cuts every training and evaluation of a test to two batches of one epoch."""
+    with briefly():
         yield
 
 

@@ -1,9 +1,13 @@
 """Writes docs/commands.md from the help of the commands: `python docs/commands.py`."""
 
+import contextlib
+import io
 import os
-import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
+
+from lightning_priors.__main__ import main
 
 PAGE = Path(__file__).with_suffix(".md")
 COMMANDS = {
@@ -29,16 +33,17 @@ Options may stand on the command line or in YAML files, of which `-c` takes any 
 the command line. `--model NAME --help` explains a technique, `--data.source NAME --help` a source, `--print_config`
 shows what a command would do. A class of your own is given by its dotted name, from the working folder too.
 """
+WIDTH = "98"
 DATA = "Serves the images of a source in batches"
 """What the options of the data begin with in the help of three commands; the page of fit has them."""
 
 
 def help_of(command: str) -> str:
     """Returns the help of a command, without the options of the data where they are Lightning's list."""
-    environment = {**os.environ, "COLUMNS": "98", "PYTHONWARNINGS": "ignore"}
-    call = [sys.executable, "-m", "lightning_priors", command, "--help"]
-    found = subprocess.run(call, capture_output=True, text=True, check=True, env=environment).stdout
-    text, cut, _ = found.partition(DATA)
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        main([command, "--help"])
+    text, cut, _ = shown.getvalue().partition(DATA)
     lines = [line.rstrip() for line in text.strip().splitlines()]
     if cut:
         lines[: lines.index("")] = [
@@ -49,7 +54,8 @@ def help_of(command: str) -> str:
 
 def page() -> str:
     """Returns the whole page."""
-    parts = [f"## {title}\n\n```text\n{help_of(command)}\n```\n" for command, title in COMMANDS.items()]
+    with mock.patch.dict(os.environ, COLUMNS=WIDTH), mock.patch.object(sys, "argv", ["lightning-priors"]):
+        parts = [f"## {title}\n\n```text\n{help_of(command)}\n```\n" for command, title in COMMANDS.items()]
     return "\n".join([INTRODUCTION, *parts])
 
 

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from processes import Started, start_command
+
 import lightning_priors
 from lightning_priors.__main__ import main
 
 REPOSITORY = Path(lightning_priors.__file__).parents[1]
+SCRIPT = Path(sys.executable).parent / "lightning-priors"
 
 SMALL = (
     "--data.source.train_size=16",
@@ -93,23 +96,27 @@ def run_cli(*arguments: str) -> int:
     return main(list(arguments))
 
 
-def start(*arguments: str, **options: object) -> "subprocess.Popen[str]":
+def start(*arguments: str) -> Started:
     """Starts the command line in a process of its own."""
-    paths = [str(REPOSITORY), os.getcwd(), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    paths = [str(REPOSITORY), os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return start_command(str(SCRIPT), arguments, _environment(paths), paths[:2])
+
+
+def start_new(*arguments: str) -> "subprocess.Popen[str]":
+    """Starts the command line in a new interpreter."""
+    paths = [str(REPOSITORY), os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, "-m", "lightning_priors", *arguments],
-        env=environment,
+        env=_environment(paths),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # a shell starts its background jobs deaf to Ctrl-C, and the suite may be one
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **options,  # type: ignore[call-overload]
     )
 
 
-def finish(process: "subprocess.Popen[str]", timeout: float = 300) -> tuple[str, str]:
+def finish(process: "subprocess.Popen[str] | Started", timeout: float = 300) -> tuple[str, str]:
     """Waits for a process and gives what it printed; one that does not end is killed before the test fails."""
     try:
         return process.communicate(timeout=timeout)
@@ -120,11 +127,17 @@ def finish(process: "subprocess.Popen[str]", timeout: float = 300) -> tuple[str,
 
 
 def console(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Runs the console script, which does not search the working folder for modules."""
-    return subprocess.run(
-        [str(Path(sys.executable).parent / "lightning-priors"), *arguments],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    """Runs a command as the console script does, which does not search the working folder for modules."""
+    process = start_command(str(SCRIPT), arguments, _environment([str(REPOSITORY)]), [])
+    out, err = finish(process)
+    return subprocess.CompletedProcess([str(SCRIPT), *arguments], process.returncode, out, err)
+
+
+def console_new(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the console script itself."""
+    environment = _environment([str(REPOSITORY)])
+    return subprocess.run([str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, timeout=300)
+
+
+def _environment(paths: list[str]) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}

@@ -1,5 +1,6 @@
 """The light front: what it answers itself, what it hands over, and what it does not import."""
 
+import doctest
 import importlib.util
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from command_line import REPOSITORY, finish, run_cli, start
+from command_line import REPOSITORY, finish, run_cli, start_new
 
 import lightning_priors
 from lightning_priors import cli
@@ -56,6 +57,23 @@ def test_ctrl_c_is_130_without_a_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """A shell starts its background jobs deaf to Ctrl-C, and the suite may be one."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_the_examples_of_the_front_run():
+    """Pytest passes over the examples in a module of this name."""
+    found = doctest.testmod(importlib.import_module("lightning_priors.__main__"))
+    assert found.attempted > 5
+    assert found.failed == 0
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_in_a_callback_whose_errors_python_ignores_is_130(monkeypatch, capsys):
     def interrupted_while_a_reference_dies(arguments):
         thing = {1}
@@ -175,7 +193,7 @@ def test_the_line_of_an_error(text, line):
 def test_the_console_script_and_the_module_are_the_same():
     scripts = tomllib.loads(Path(REPOSITORY, "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"lightning-priors": "lightning_priors.__main__:main"}
-    process = start("--version")
+    process = start_new("--version")
     out, err = finish(process)
     assert (process.returncode, out, err) == (0, f"lightning-priors {lightning_priors.__version__}\n", "")
 

@@ -121,7 +121,7 @@ def test_a_run_on_a_full_disk_is_one_line(kilobytes, tmp_path):
 
 def test_an_earlier_file_survives_a_mistake_while_writing(tmp_path):
     class Broken:
-        def savefig(self, path: Path, *, format: str) -> None:
+        def savefig(self, path: Path, *, format: str, pil_kwargs: dict) -> None:
             path.write_text("half")
             raise OSError(28, "No space left on device")
 

@@ -4,10 +4,11 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,10 @@ from lightning_priors.compare.rows import Row
 from lightning_priors.errors import Terminated
 
 SECONDS_BETWEEN_LOOKS = 2.0
+
+SAFE_PATH = "PYTHONSAFEPATH"
+IMPORTED_ONCE = ["lightning_priors.cli.main", "lightning_priors.compare.run"]
+"""What the server of processes imports; importing torch and Lightning takes longer than a small run."""
 
 Work = Callable[[Task], Row | str]
 """Does a run: its row, or the line that names what went wrong; must be picklable."""
@@ -34,7 +39,7 @@ class Ended(NamedTuple):
 
 class _Job(NamedTuple):
     task: Task
-    process: SpawnProcess
+    process: BaseProcess
     answer: Connection
     place: int
     started: float
@@ -90,11 +95,36 @@ def share_of_machine(place: int, jobs: int, threads: int, gpus: int) -> dict[str
     return share | ({"CUDA_VISIBLE_DEVICES": str(place % gpus)} if gpus else {})
 
 
+def process_context() -> ForkServerContext | SpawnContext:
+    """Returns how the process of a job begins: forked by a server that has imported all and done nothing else.
+
+    On Windows, which has nothing of the kind, each is a new interpreter.
+
+    >>> process_context().get_start_method()
+    'forkserver'
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED_ONCE)
+    before = os.environ.get(SAFE_PATH)
+    # else the server would import a module of the working folder before an installed one of the same name
+    os.environ[SAFE_PATH] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
+    return context
+
+
 def _started(task: Task, work: Work, place: int, jobs: int) -> _Job:
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_do, args=(theirs, work, task))
-    with _environment(share_of_machine(place, jobs, torch.get_num_threads(), torch.cuda.device_count())):
-        process.start()
+    share = share_of_machine(place, jobs, torch.get_num_threads(), torch.cuda.device_count())
+    process = process_context().Process(target=_do, args=(theirs, work, task, share))
+    process.start()
     theirs.close()  # so that the end of the process closes the pipe
     return _Job(task, process, ours, place, time.monotonic())
 
@@ -109,10 +139,11 @@ def _outcome(job: _Job) -> Row | str:
     return outcome
 
 
-def _do(answer: Connection, work: Work, task: Task) -> None:
+def _do(answer: Connection, work: Work, task: Task, share: dict[str, str]) -> None:
     """What the process of a job does."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    os.environ.update(share)
+    torch.set_num_threads(int(share["OMP_NUM_THREADS"]))
     try:
         answer.send(work(task))
     except (KeyboardInterrupt, Terminated):
@@ -120,22 +151,10 @@ def _do(answer: Connection, work: Work, task: Task) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent has been killed: a repeated comparison would run beside it."""
+    """Ends this process when the comparison has been killed: a repeated one would run beside it.
+
+    The parent is the comparison, or its server of processes, which ends with it.
+    """
     while os.getppid() == parent:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     os._exit(1)
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Sets variables of the environment while a process is started."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

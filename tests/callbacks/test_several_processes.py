@@ -1,12 +1,10 @@
 """Two processes write what one process writes."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run_on_ranks
 
 SCRIPT = Path(__file__).parent / "evaluate_in_processes.py"
 
@@ -15,9 +13,7 @@ SCRIPT = Path(__file__).parent / "evaluate_in_processes.py"
 def folders(tmp_path):
     """The run folders of one and of two processes."""
     for processes in (1, 2):
-        command = [sys.executable, str(SCRIPT), str(tmp_path / str(processes)), str(processes)]
-        paths = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
-        subprocess.run(command, check=True, capture_output=True, timeout=300, env=paths)
+        run_on_ranks(processes, SCRIPT, str(tmp_path / str(processes)), str(processes))
     return [tmp_path / str(processes) / "runs" / "version_0" for processes in (1, 2)]
 
 

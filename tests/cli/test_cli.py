@@ -14,7 +14,7 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from command_line import BROKEN_SOURCE, FIT, REPOSITORY, SMALL, TOY, finish, run_cli, start
+from command_line import BROKEN_SOURCE, FIT, REPOSITORY, SMALL, TOY, finish, run_cli, start, start_new
 
 from lightning_priors import Pretrained, PriorDataModule
 from lightning_priors.cli.main import CHECKPOINT_DEFAULTS
@@ -471,7 +471,7 @@ class TestMistakes:
             run_cli("fit", "--model=toy.Toy", "--model.crash=defect", *SMALL)
 
     def test_in_a_process_of_its_own_exits_with_2_and_says_nothing_else(self):
-        process = start("fit", "--model=Pretraind")
+        process = start_new("fit", "--model=Pretraind")
         out, err = finish(process)
         assert (process.returncode, out) == (2, "")
         assert err == "error: --model: there is no class 'Pretraind'; did you mean 'Pretrained'?\n"
@@ -607,7 +607,7 @@ class TestProcess:
         assert Path("runs/Pretrained/version_0/metrics.csv").is_file()
 
     def test_a_run_says_what_matters_and_no_advertisement(self):
-        process = start(*FIT)
+        process = start_new(*FIT)
         out, err = finish(process)
         assert process.returncode == 0, err
         assert re.search(r"best val/acc \d\.\d{4}: runs/Pretrained/version_0/checkpoints/best\.ckpt\n", err)
@@ -620,7 +620,7 @@ class TestProcess:
     @pytest.mark.slow
     def test_two_processes_share_one_run_folder(self):
         config = str(REPOSITORY / "configs" / "trainer" / "ddp.yaml")
-        process = start(*FIT, "-c", config, "--trainer.devices=2")
+        process = start_new(*FIT, "-c", config, "--trainer.devices=2")
         err = finish(process)[1]
         assert process.returncode == 0, err
         assert os.listdir("runs/Pretrained") == ["version_0"]

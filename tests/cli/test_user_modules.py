@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import FIT, SMALL, TOY, console, run_cli
+from command_line import FIT, SMALL, TOY, console, console_new, run_cli
 
 from lightning_priors.cli.user_modules import watched_imports, working_folder_importable
 from lightning_priors.import_path import failure_line
@@ -90,7 +90,7 @@ class TestConsoleScript:
             Path(f"{name}.py").write_text("raise RuntimeError('the wrong module')\n")
         counter = '[{"class_path": "mine.Counter", "init_args": {"metric": "mine.Images"}}]'
         options = (*SMALL[4:], "--trainer.max_epochs=1", f"--trainer.callbacks={counter}")
-        run = console("fit", "--model=mine.Toy", "--data.source=mine.Birds", *options)
+        run = console_new("fit", "--model=mine.Toy", "--data.source=mine.Birds", *options)
         assert run.returncode == 0, run.stderr
         assert "16 images, Images" in run.stdout
         config = yaml.safe_load(Path("runs/Toy/version_0/config.yaml").read_text())

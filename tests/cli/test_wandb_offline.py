@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import FIT, finish, run_cli, start
+from command_line import FIT, finish, run_cli, start_new
 from offline_wandb import NOBODY, WANDB, recorded, without_account
 
 from lightning_priors.cli import wandb_offline
@@ -173,7 +173,7 @@ def test_a_quick_run_neither_asks_nor_records(capsys):
 
 @pytest.mark.slow
 def test_a_process_without_a_terminal_neither_waits_nor_fails():
-    process = start(*FIT, *WANDB)
+    process = start_new(*FIT, *WANDB)
     out, err = finish(process)
     assert process.returncode == 0, err
     assert "send it with: wandb sync" in out

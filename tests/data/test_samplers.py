@@ -1,14 +1,12 @@
 """Every training image is shown in every epoch, in one process and in several, also after a resumed run."""
 
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
+from processes import run_on_ranks
 from torch.utils.data import BatchSampler
 from toy_sources import Recorder, toy_data
 
@@ -125,8 +123,7 @@ def test_overfit_batches_shows_the_same_pictures_in_every_epoch(tmp_path: Path) 
 def shares(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[tuple[int, tuple[int, ...], float]]]]:
     """What each of two processes was shown in each run of the script."""
     folder = tmp_path_factory.mktemp("processes")
-    paths = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
-    subprocess.run([sys.executable, str(SCRIPT), str(folder)], check=True, capture_output=True, timeout=300, env=paths)
+    run_on_ranks(2, SCRIPT, str(folder))
     names = {path.stem.rpartition("-")[0] for path in folder.glob("*.pickle")}
     return {name: [pickle.loads((folder / f"{name}-{rank}.pickle").read_bytes()) for rank in (0, 1)] for name in names}
 

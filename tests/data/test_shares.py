@@ -1,12 +1,11 @@
 """Several processes evaluate every image once, whatever their number, and agree with one process."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning as L
 import pytest
+from processes import run_on_ranks
 from toy_sources import Toy, toy_data
 
 from lightning_priors.data.samplers import ShareSampler
@@ -34,10 +33,7 @@ def single(checkpoint: Path, stage: str) -> dict[str, float]:
 def test_two_processes_evaluate_seven_images_as_one_does(tmp_path):
     """One rank has four images in two batches of two, the other three: the last image of that rank is a batch."""
     script = Path(__file__).with_name("validate_in_processes.py")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", script, tmp_path, "2"], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    run_on_ranks(2, script, str(tmp_path), "2")
     reports = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert sorted(reports[0]["seen"] + reports[1]["seen"]) == sorted([*range(100, 107)] * 2)
     expected = single(tmp_path / "last.ckpt", "validate")

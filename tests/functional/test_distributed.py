@@ -51,7 +51,7 @@ def on_rank(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_give_what_one_gives(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(on_rank, args=(str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(on_rank, args=(str(tmp_path),), nprocs=2, start_method="forkserver")
     rows, weight = inputs()
     rows.requires_grad_()
     objective(rows, weight).backward()

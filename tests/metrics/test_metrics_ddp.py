@@ -95,7 +95,7 @@ def process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def of_two_processes(tmp_path_factory) -> list[dict[str, object]]:
     folder: Path = tmp_path_factory.mktemp("ddp")
-    torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
+    torch.multiprocessing.start_processes(process, args=(str(folder),), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 

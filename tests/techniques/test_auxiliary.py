@@ -2,9 +2,6 @@
 
 import copy
 import itertools
-import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -13,6 +10,7 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import run_on_ranks
 from train_on_ranks import train
 
 from lightning_priors.errors import PriorError
@@ -443,8 +441,7 @@ def test_two_ranks_train_what_one_trains(tmp_path: Path) -> None:
     weightings = ["zero", *OFFLINE]
     train(tmp_path, 1, weightings)
     script = Path(__file__).parent / "train_on_ranks.py"
-    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path), "2", *weightings]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(script.parents[2])})
+    run_on_ranks(2, script, str(tmp_path), "2", *weightings)
     for weighting in weightings:
         one, *two = (
             torch.load(tmp_path / f"{weighting}-{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")

@@ -1,13 +1,11 @@
 """GroupDRO against the formulas of its authors, and on two ranks."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import run_on_ranks
 from train_group_dro_on_ranks import train
 
 from lightning_priors.errors import PriorError
@@ -93,8 +91,7 @@ def test_counts_that_are_not_known(fit) -> None:
 def test_two_ranks_train_what_one_trains(tmp_path: Path) -> None:
     train(tmp_path, 1)
     script = Path(__file__).parent / "train_group_dro_on_ranks.py"
-    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path), "2"]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(script.parents[2])})
+    run_on_ranks(2, script, str(tmp_path), "2")
     one, *two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
     assert one["weights"].max() > 0.27, "they have moved"
     for other in two:

@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, finish, start
+from command_line import SMALL, finish, start_new
 
 MODULE = '''
 import os
@@ -34,7 +34,7 @@ TWO = ("--trainer.devices=2", "--trainer.max_epochs=3", "--data.source.train_siz
 def run(*options: str) -> tuple[int, list[str]]:
     """The exit code and the lines of both processes on the error output."""
     kept = [word for word in SMALL if word.partition("=")[0] not in {other.partition("=")[0] for other in TWO}]
-    process = start("fit", *options, *kept, *TWO)
+    process = start_new("fit", *options, *kept, *TWO)
     _, err = finish(process, timeout=120)
     return process.returncode, err.splitlines()
 

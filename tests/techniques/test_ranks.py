@@ -1,12 +1,10 @@
 """Two processes train what one trains on the joint batches, whoever of them has the annotated images."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_on_ranks
 from train_techniques_on_ranks import TECHNIQUES, train
 
 
@@ -16,9 +14,7 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     train(folder, 1, list(TECHNIQUES))
     script = Path(__file__).parent / "train_techniques_on_ranks.py"
-    command = [sys.executable, "-W", "ignore", str(script), str(folder), "2", *TECHNIQUES]
-    environment = os.environ | {"PYTHONPATH": str(script.parents[2])}
-    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=500)
+    run_on_ranks(2, script, str(folder), "2", *TECHNIQUES)
     return folder
 
 

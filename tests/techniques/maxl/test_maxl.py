@@ -2,9 +2,6 @@
 
 import copy
 import gc
-import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
+from processes import run_on_ranks
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -415,8 +413,7 @@ def test_two_ranks_train_what_one_trains(tmp_path: Path) -> None:
     """With the same images in each step, under the strategy ``ddp`` as it is."""
     train(tmp_path, 1)
     script = Path(__file__).parents[1] / "train_maxl_on_ranks.py"
-    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path), "2"]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(script.parents[2])})
+    run_on_ranks(2, script, str(tmp_path), "2")
     for name in OPTIONS:
         one, *two = (torch.load(tmp_path / f"{name}-{end}.pt", weights_only=True) for end in ("1-0", "2-0", "2-1"))
         tolerance = {"single": 1e-5, "published": 1e-7}.get(name, 1e-12)  # a difference magnifies rounding
