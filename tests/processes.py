@@ -109,19 +109,29 @@ def _script(file: str, arguments: Sequence[str]) -> None:
 
 
 def run_on_ranks(count: int, script: Path, *arguments: str) -> None:
-    """Runs a script in processes that train together, started as torchrun starts them.
+    """Runs a script in processes that train together.
 
     Raises:
         AssertionError: If one of them fails; with what it printed.
     """
+    _on_ranks(count, _script, (str(script), arguments), [str(script.parent)])
+
+
+def command_on_ranks(count: int, program: str, arguments: Sequence[str], path: Sequence[str]) -> None:
+    """Runs a command of lightning-priors in processes that train together.
+
+    Raises:
+        AssertionError: If one of them fails; with what it printed.
+    """
+    _on_ranks(count, _command, (program, arguments), path)
+
+
+def _on_ranks(count: int, work: Callable[..., object], arguments: Sequence[object], path: Sequence[str]) -> None:
+    """Starts each process as torchrun starts it, and waits for all."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
     launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "NODE_RANK": "0"}
-    path = [str(script.parent)]
-    ranks = [
-        Started(_script, (str(script), arguments), {**os.environ, **launch, "LOCAL_RANK": str(rank)}, path)
-        for rank in range(count)
-    ]
+    ranks = [Started(work, arguments, {**os.environ, **launch, "LOCAL_RANK": str(rank)}, path) for rank in range(count)]
     said = [rank.communicate(timeout=300) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * count, said

@@ -4,32 +4,30 @@ import csv
 import json
 import os
 import random
+import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from command_line import FIT, REPOSITORY, finish, start
+from command_line import FIT, finish, start
+from matplotlib.figure import Figure
 from PIL import Image
+from processes import Started
 
+from lightning_priors.__main__ import main
+from lightning_priors.callbacks import WholeFiles
+from lightning_priors.compare.rows import Row, write_rows
 from lightning_priors.errors import PriorError
 from lightning_priors.whole_files import write_figure, write_table, write_text
 
 WRITERS = {
-    "runs.csv": ("from lightning_priors.compare.rows import Row, write_rows", "write_rows(path, [Row('new', 0)] * 50)"),
-    "report.html": ("from lightning_priors.whole_files import write_text", "write_text(path, 'new' * 10000)"),
-    "panel.png": (
-        "from matplotlib.figure import Figure\nfrom lightning_priors.whole_files import write_figure",
-        "write_figure(path, Figure((9, 9)))",
-    ),
-    "last.ckpt": (
-        "from lightning_priors.callbacks import WholeFiles",
-        "WholeFiles().save_checkpoint({'epoch': 2}, path)",
-    ),
+    "runs.csv": lambda path: write_rows(path, [Row("new", 0)] * 50),
+    "report.html": lambda path: write_text(path, "new" * 10000),
+    "panel.png": lambda path: write_figure(path, Figure((9, 9))),
+    "last.ckpt": lambda path: WholeFiles().save_checkpoint({"epoch": 2}, path),
 }
 
 
@@ -41,26 +39,25 @@ ENDS = [
 ]
 
 
+def _write_and_end(path: Path, sent: int, moment: str) -> None:
+    """Writes a file and ends itself where the written part becomes the file."""
+    owner, function = {"os.fsync": (os, "fsync"), "pathlib.Path.replace": (Path, "replace")}[moment]
+    setattr(owner, function, lambda *_: os.kill(os.getpid(), sent))
+    WRITERS[path.name](path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("sent", "moment"), ENDS)
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_process_that_is_ended_at_the_end_of_writing_leaves_the_earlier_file(name, sent, moment, tmp_path):
     (tmp_path / name).write_text("earlier")
-    imports, call = WRITERS[name]
-    owner, _, function = moment.rpartition(".")
-    script = "\n".join(
-        [imports, "import os, pathlib, signal", f"path = pathlib.Path({str(tmp_path / name)!r})",
-         # a shell starts its background jobs deaf to Ctrl-C, and the suite may be one
-         "signal.signal(signal.SIGINT, signal.default_int_handler)",
-         f"{owner}.{function} = lambda *_: os.kill(os.getpid(), {int(sent)})", call]
-    )  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    ended = Started(_write_and_end, (tmp_path / name, int(sent), moment), os.environ, [str(Path(__file__).parent)])
+    _, err = finish(ended)
     assert (tmp_path / name).read_text() == "earlier"
     if sent != signal.SIGINT:
-        assert ended.returncode == -sent, ended.stderr
+        assert ended.returncode == -sent, err
     else:  # an exception, so that nothing else is left either
-        assert "KeyboardInterrupt" in ended.stderr
+        assert "KeyboardInterrupt" in err
         assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -103,17 +100,23 @@ def test_a_run_that_is_ended_leaves_whole_files(sent, code, tmp_path, monkeypatc
     assert all(whole(path) for path in files)
 
 
+def _fit_with_small_files(kilobytes: int) -> int:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as every new interpreter does
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, kilobytes * 1024))
+    return main(list(FIT))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kilobytes", [1, 40, 200])
-def test_a_run_on_a_full_disk_is_one_line(kilobytes, tmp_path):
+def test_a_run_on_a_full_disk_is_one_line(kilobytes, tmp_path, monkeypatch):
     """No file can grow beyond that: configuration, panel or checkpoint is the one that does not fit."""
-    command = " ".join(f"'{word}'" for word in FIT)
-    script = f"ulimit -f {kilobytes}; exec {sys.executable} -m lightning_priors {command}"
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "MPLCONFIGDIR": str(tmp_path / "fonts")}
-    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode in (1, 2), done.stderr
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    monkeypatch.chdir(tmp_path)
+    environment = os.environ | {"MPLCONFIGDIR": str(tmp_path / "fonts")}
+    done = Started(_fit_with_small_files, (kilobytes,), environment, [str(Path(__file__).parent)])
+    _, err = finish(done)
+    assert done.returncode in (1, 2), err
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert "cannot write" in lines[0] or "File too large" in lines[0]
     assert all(whole(path) for path in (tmp_path / "runs").rglob("*") if path.is_file())

@@ -8,27 +8,32 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import REPOSITORY, SMALL, finish, run_cli
+from command_line import REPOSITORY, SCRIPT, SMALL, finish, run_cli
+from processes import command_on_ranks
 
 RUN = [word for word in SMALL if not word.startswith(("--trainer.devices", "--data.batch_size"))]
 
 
-def torchrun(folder: Path, nodes: int, node: int, processes: int, port: int) -> "subprocess.Popen[str]":
-    """Starts one node of a training of two processes."""
+def fit_on(nodes: int, processes: int) -> list[str]:
+    """The command that each process runs."""
+    trainer = [f"--trainer.num_nodes={nodes}", f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+    return ["fit", "--model=CAMRestriction", *RUN, *trainer, "--trainer.max_epochs=2", "--data.batch_size=4"]
+
+
+def torchrun(folder: Path, node: int, port: int) -> "subprocess.Popen[str]":
+    """Starts one of two nodes, each with one process."""
     folder.mkdir(exist_ok=True)
     launch = [
         sys.executable,
         "-m",
         "torch.distributed.run",
-        f"--nnodes={nodes}",
+        "--nnodes=2",
         f"--node-rank={node}",
-        f"--nproc-per-node={processes}",
+        "--nproc-per-node=1",
     ]
     launch += ["--master-addr=127.0.0.1", f"--master-port={port}"]
-    trainer = [f"--trainer.num_nodes={nodes}", f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
-    trainer += ["--trainer.max_epochs=2", "--data.batch_size=4"]
     return subprocess.Popen(
-        [*launch, "-m", "lightning_priors", "fit", "--model=CAMRestriction", *RUN, *trainer],
+        [*launch, "-m", "lightning_priors", *fit_on(nodes=2, processes=1)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -50,13 +55,14 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_two_nodes_train_what_two_processes_of_one_node_train(tmp_path):
+def test_two_nodes_train_what_two_processes_of_one_node_train(tmp_path, monkeypatch):
     one, two, port = tmp_path / "one", tmp_path / "two", free_port()
-    apart = [torchrun(two, 2, node, 1, port) for node in (0, 1)]
+    apart = [torchrun(two, node, port) for node in (0, 1)]
     said = [finish(process)[0] for process in apart]
     assert [process.returncode for process in apart] == [0, 0], said
-    together = torchrun(one, 1, 0, 2, free_port())
-    assert (finish(together)[0], together.returncode)[1] == 0
+    one.mkdir()
+    monkeypatch.chdir(one)
+    command_on_ranks(2, str(SCRIPT), fit_on(nodes=1, processes=2), [])
     assert metrics(two) == metrics(one)
     assert len(metrics(two)) == 4
     assert os.listdir(two / "runs" / "CAMRestriction") == ["version_0"]
