@@ -150,8 +150,11 @@ def test_what_must_answer_at_once_imports_nothing_heavy(code):
 
 
 @pytest.mark.slow
-def test_the_command_line_imports_no_tracker_and_no_model_zoo():
-    assert not _imported_by("import lightning_priors.cli") & {"wandb", "timm", "pandas"}
+def test_the_command_line_imports_no_tracker_and_no_model_zoo_and_asks_for_no_gpu():
+    """Jobs of a comparison are forked by a process that has imported this, which one that knows a GPU cannot do."""
+    code = "import torch\ntorch.cuda.is_available = torch.cuda.device_count = torch.cuda.init = None\n"
+    found = _imported_by(f"{code}import lightning_priors.cli, lightning_priors.compare.run")
+    assert not found & {"wandb", "timm", "pandas"}
 
 
 def test_public_names_load_on_first_use():

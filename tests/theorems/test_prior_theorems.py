@@ -1,6 +1,5 @@
 """What holds exactly of priors that are put together."""
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -147,9 +146,11 @@ def test_the_order_of_the_priors_changes_nothing_but_rounding(backbone: str, tmp
     """Not even what is drawn: first weights of the priors' parts, and the order in which backgrounds are exchanged."""
     torch.manual_seed(3)
     torch.save(Classifier(num_classes=4, backbone=backbone).state_dict(), tmp_path / "weights.pt")
-    orders = list(itertools.permutations(several()))
+    names = list(several())
+    turned = [names[start:] + names[:start] for start in range(len(names))]
+    orders = [*turned, *(order[::-1] for order in turned)]  # each prior in each place, each pair in both orders
     if backbone != "tiny":
-        orders = [orders[0], orders[-1]]
+        orders = [names, names[::-1]]
     options = {"backbone": backbone, "weights": str(tmp_path / "weights.pt"), "aux_num_classes": SIZES}
     found = []
     for order in orders:
