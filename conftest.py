@@ -52,6 +52,11 @@ def read_configuration(example: Example) -> str | None:
     return f"exit code {stop.value.code}" if stop.value.code else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the documents first: a block needs those before it, and a process that is idle takes tests from the end."""
+    items.sort(key=lambda item: item.path.suffix != ".md")
+
+
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes the folder in which the documents' commands work: configurations, pictures, and two trained runs."""

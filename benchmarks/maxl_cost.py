@@ -15,7 +15,7 @@ next (`meta_batch: half`). "Published" is `PublishedMAXL`, the schedule of Liu e
 second pass looks ahead and trains the generator, by double backward or by a central difference. "MixFlow-MG" computes
 the same derivative forward over reverse (`mixflow.py`), in the published schedule and in that of `MAXL`.
 
-    python benchmarks/maxl_cost.py [--backbone vgg16_bn] [--batch-sizes 100 32] [--rounds 10] [--threads 1]
+    python benchmarks/maxl_cost.py [--backbone vgg16_bn] [--batch-sizes 100 32] [--rounds 20] [--threads 1]
         [--device cpu] [--optimizer adamw] [--channels-last] [--variants ...] [--memory] [--memory-steps 1000]
         [--json FILE]
 """
@@ -45,8 +45,8 @@ from lightning_priors.callbacks import ChannelsLast
 from lightning_priors.techniques import MAXL, Auxiliary, Pretrained, PriorModule, PublishedMAXL
 
 CLASSES, SUB_CLASSES = 20, 5
-FIRST_STEPS = 5  # not counted: caches fill and memory is claimed. A whole cycle, so that the next one is whole too
-EVERY = 5
+FIRST_STEPS = 10  # not counted: caches fill and memory is claimed. A whole cycle, so that the next one is whole too
+EVERY = 10
 
 OWN = "own"
 """A generator as large as the network: the same backbone."""
@@ -61,16 +61,16 @@ VARIANTS: dict[str, Callable[..., PriorModule]] = {
         MixFlowMAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=1
     ),
     "own generator, every step": partial(MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=1),
-    "own generator, every 5th": partial(MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=EVERY),
+    "own generator, every 10th": partial(MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=EVERY),
     "own generator, every step, halves": partial(
         MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=1, meta_batch="half"
     ),
-    "own generator, every 5th, halves": partial(
+    "own generator, every 10th, halves": partial(
         MAXL, subclasses=SUB_CLASSES, generator=OWN, generator_every=EVERY, meta_batch="half"
     ),
     "feature head, every step": partial(MAXL, subclasses=SUB_CLASSES, generator_every=1),
     "feature head, every step, halves": partial(MAXL, subclasses=SUB_CLASSES, generator_every=1, meta_batch="half"),
-    "feature head, every 5th": partial(MAXL, subclasses=SUB_CLASSES, generator_every=EVERY),
+    "feature head, every 10th": partial(MAXL, subclasses=SUB_CLASSES, generator_every=EVERY),
 }
 SINGLE = "single task"
 
@@ -335,7 +335,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone", default="vgg16_bn")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[100, 32])
-    parser.add_argument("--rounds", type=int, default=10, help=f"a multiple of {EVERY}")
+    parser.add_argument("--rounds", type=int, default=20, help=f"a multiple of {EVERY}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="sgd", help="of the network")

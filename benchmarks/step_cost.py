@@ -3,7 +3,7 @@
 A step is the technique's loss, the backward pass and the optimiser's step, without loading, logging and a Trainer. The
 variants take turns step by step in one process, so that whatever else the machine does meets all of them alike; the
 ratio is that of the median times. `MAXL` optimises by itself, so it runs in a Trainer, whose hooks are counted too; as
-its generator learns from every 5th step, its times are means over five steps.
+its generator learns from every 10th step, its times are means over ten steps.
 
     python benchmarks/step_cost.py auxiliary [--backbone tiny resnet18 ...] [--image-size 64] [--batch-size 64]
     python benchmarks/step_cost.py spatial --backbone tf_efficientnet_lite0 --image-size 128 --batch-size 32

@@ -64,11 +64,11 @@ MAXL_COSTS = {
     "own generator, every step": "own VGG as generator, every step",
     "own generator, every step, halves": "**the same, half of each batch judging**",
     "own generator, every step, MixFlow-MG": "own VGG, every step, forward over reverse (MixFlow-MG)",
-    "own generator, every 5th": "own VGG, every 5th step",
-    "own generator, every 5th, halves": "**the same, half of each batch judging**",
+    "own generator, every 10th": "own VGG, every 10th step",
+    "own generator, every 10th, halves": "**the same, half of each batch judging**",
     "feature head, every step": "head on the features, every step",
     "feature head, every step, halves": "the same, half of each batch judging",
-    "feature head, every 5th": "**head on the features, every 5th step (default)**",
+    "feature head, every 10th": "**head on the features, every 10th step (default)**",
 }
 
 

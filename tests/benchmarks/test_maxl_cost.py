@@ -21,7 +21,7 @@ def cost(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def options(cost: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str):
-    small = ["--backbone", "tiny", "--batch-sizes", "4", "--threads", "1", "--device", "cpu", "--rounds", "5"]
+    small = ["--backbone", "tiny", "--batch-sizes", "4", "--threads", "1", "--device", "cpu", "--rounds", "10"]
     monkeypatch.setattr(sys, "argv", ["maxl_cost.py", *small, *arguments])
     return cost.parse()
 
@@ -66,10 +66,11 @@ def test_a_variant_that_fails_is_named(cost, monkeypatch):
 
 def test_cycles_are_averaged_before_the_median(cost):
     one, every = object.__new__(cost.Contestant), object.__new__(cost.Contestant)
-    one.name, every.name = "single task", "feature head, every 5th"
-    one.seconds = every.seconds = [9.0] * cost.FIRST_STEPS + [2, 1, 1, 1, 1, 3, 1, 1, 1, 1, 2, 1, 1, 1, 1]
+    one.name, every.name = "single task", "feature head, every 10th"
+    others = [1] * 9
+    one.seconds = every.seconds = [9.0] * cost.FIRST_STEPS + [11, *others, 12, *others, 11, *others]
     assert one.milliseconds() == 1000
-    assert every.milliseconds() == pytest.approx(1200)
+    assert every.milliseconds() == pytest.approx(2000)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")

@@ -32,11 +32,18 @@ def _own_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folder of a finished run of `FIT`."""
+def trained_and_files(tmp_path_factory):
+    """The folder of a finished run of `FIT`, and the files that it left; an evaluation adds others."""
     folder = tmp_path_factory.mktemp("trained")
     assert run_cli(*FIT, f"--trainer.default_root_dir={folder}") == 0
-    return folder / "Pretrained" / "version_0"
+    run = folder / "Pretrained" / "version_0"
+    return run, {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def trained(trained_and_files):
+    """The folder of a finished run of `FIT`."""
+    return trained_and_files[0]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +85,8 @@ def error_line(capsys, *arguments: str) -> str:
 
 
 class TestRunFolder:
-    def test_holds_configuration_metrics_checkpoints_and_panels(self, trained):
-        found = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    def test_holds_configuration_metrics_checkpoints_and_panels(self, trained_and_files):
+        found = trained_and_files[1]
         assert {"config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= found
         assert any(name.startswith("panels/") and name.endswith(".png") for name in found)
         top = {name.partition("/")[0] for name in found}

@@ -94,7 +94,7 @@ class MAXL(TwoNetworks):
         priors: Sequence[Prior] = (),
         aux_num_classes: Sequence[int] = (),
         generator: str = "features",
-        generator_every: int = 5,
+        generator_every: int = 10,
         meta_batch: Literal["next", "half"] = "next",
         balance: Balance = "sinkhorn",
         entropy_weight: float = 0.2,
