@@ -10,7 +10,7 @@ export PYTHONWARNINGS ?= ignore::SyntaxWarning
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/installed  ## Compare a plain classifier, six techniques and a combination on drawn birds (6 minutes)
+demo: $(VENV)/installed  ## Compare a plain classifier, six techniques and a combination on drawn birds (3 minutes)
 	$(BIN)/lightning-priors compare -c configs/compare/demo.yaml --jobs 2
 
 test: $(VENV)/installed  ## Run all tests and the examples in the docstrings

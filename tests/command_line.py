@@ -98,16 +98,15 @@ def run_cli(*arguments: str) -> int:
 
 def start(*arguments: str) -> Started:
     """Starts the command line in a process of its own."""
-    paths = [str(REPOSITORY), os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return start_command(str(SCRIPT), arguments, _environment(paths), paths[:2])
+    paths = [str(REPOSITORY), os.getcwd()]
+    return start_command(str(SCRIPT), arguments, _environment(paths), paths)
 
 
 def start_new(*arguments: str) -> "subprocess.Popen[str]":
     """Starts the command line in a new interpreter."""
-    paths = [str(REPOSITORY), os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, "-m", "lightning_priors", *arguments],
-        env=_environment(paths),
+        env=_environment([str(REPOSITORY), os.getcwd()]),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -140,4 +139,6 @@ def console_new(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _environment(paths: list[str]) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    """The variables of a process that searches these folders for modules, before those that this one was given."""
+    given = filter(None, [os.environ.get("PYTHONPATH")])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, *given]), "OMP_NUM_THREADS": "1"}
