@@ -5,17 +5,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from lightning_priors.compare.resolve import Task
 from lightning_priors.compare.rows import Row
 from lightning_priors.errors import Terminated
+
+if TYPE_CHECKING:  # Windows has not all of them
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -95,7 +96,7 @@ def share_of_machine(place: int, jobs: int, threads: int, gpus: int) -> dict[str
     return share | ({"CUDA_VISIBLE_DEVICES": str(place % gpus)} if gpus else {})
 
 
-def process_context() -> ForkServerContext | SpawnContext:
+def process_context() -> "ForkServerContext | SpawnContext":
     """Returns how the process of a job begins: forked by a server that has imported all and done nothing else.
 
     On Windows, which has nothing of the kind, each is a new interpreter.
@@ -105,6 +106,8 @@ def process_context() -> ForkServerContext | SpawnContext:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED_ONCE)
     before = os.environ.get(SAFE_PATH)

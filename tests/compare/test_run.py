@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import yaml
 from command_line import SMALL, console, finish, run_cli, start
 
 from lightning_priors.compare import main
+from lightning_priors.compare.jobs import process_context
 from lightning_priors.compare.rows import Row, read_rows
 from lightning_priors.compare.run import error_line
 from lightning_priors.errors import PriorError
@@ -353,6 +355,11 @@ def test_side_by_side_killed_and_repeated_gives_what_one_after_the_other_gives(
     assert f"4 runs into out, {before} finished before" in again.stdout
     assert table() == expected
     assert said_of_slower() == summary
+
+
+def test_where_processes_cannot_be_forked_each_job_is_a_new_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    assert process_context().get_start_method() == "spawn"
 
 
 @pytest.mark.slow
